@@ -41,7 +41,7 @@ def background(what: str, coroutine: Coroutine[Deferred[Any], Any, Any]) -> Defe
 class Periodic:
     """Calls ``work`` every ``interval`` seconds of ``clock``, whatever it raises.
 
-    The next call is counted from the end of the last, so a late reactor never causes
+    The next call is counted from the start of this one, so a late reactor never causes
     a burst.  ``work`` must be quick: it runs in the reactor's thread.
     """
 
