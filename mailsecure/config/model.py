@@ -134,6 +134,10 @@ class Route:
         return f"{self.kind.value}://{host}:{self.port}"
 
 
+# One option a line, however long: what follows is read as a table.
+# fmt: off
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """This machine: what it is called, where it keeps its state, and as whom it runs.
@@ -143,36 +147,11 @@ class Node:
     be on a local disk, because an answer of 250 promises that the message is on it.
     """
 
-    name: str = option(
-        "name",
-        "",
-        "What the cluster and the log call this node; the host's short name if empty.",
-        "mx1",
-        restart=True,
-    )
-    hostname: str = option(
-        "hostname",
-        "",
-        "The name for greeting, EHLO and trace fields; the host's full name if empty. Other servers look it up: it should be in the DNS, with the address of this machine.",
-        "mx1.example.com",
-        restart=True,
-    )
-    state: Path = option(
-        "directory",
-        "/var/lib/mailsecure",
-        "The state directory: spool and control socket. Made at start with mode 0700. A relative path starts at the directory of this file.",
-        restart=True,
-    )
-    user: str = option(
-        "user",
-        "",
-        "The user to become once the ports are bound; required when started as root on a real system. Empty: stay who started it.",
-        "mailsecure",
-        restart=True,
-    )
-    group: str = option(
-        "group", "", "The group to become; the user's own if empty.", "mailsecure", restart=True
-    )
+    name: str = option("name", "", "What the cluster and the log call this node; the host's short name if empty.", "mx1", restart=True)
+    hostname: str = option("hostname", "", "The name for greeting, EHLO and trace fields; the host's full name if empty. Other servers look it up: it should be in the DNS, with the address of this machine.", "mx1.example.com", restart=True)
+    state: Path = option("directory", "/var/lib/mailsecure", "The state directory: spool and control socket. Made at start with mode 0700. A relative path starts at the directory of this file.", restart=True)
+    user: str = option("user", "", "The user to become once the ports are bound; required when started as root on a real system. Empty: stay who started it.", "mailsecure", restart=True)
+    group: str = option("group", "", "The group to become; the user's own if empty.", "mailsecure", restart=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,121 +167,33 @@ class Smtp:
     The colons of an IPv6 address are escaped: ``tcp6:25:interface=2001\\:db8\\:\\:1``.
     """
 
-    listen: tuple[str, ...] = option(
-        "endpoints",
-        "tcp:25",
-        "Endpoints to listen on (Twisted endpoint descriptions), one a line.",
-        "tcp:25\ntcp6:25",
-        restart=True,
-    )
-    listen_tls: tuple[str, ...] = option(
-        "endpoints",
-        "",
-        "Endpoints on which TLS starts at once (implicit TLS), one a line, written like listen; the certificate is tls_certificate.",
-        "tcp:465",
-        restart=True,
-    )
-    banner: str = option(
-        "line", "ESMTP mailsecure", "The text of the greeting, after the host's name."
-    )
-    tls_certificate: Path | None = option(
-        "file?",
-        "",
-        "PEM file of the certificate and its chain. Empty: STARTTLS is not offered. Read again on reload.",
-        "/etc/mailsecure/cert.pem",
-    )
-    tls_key: Path | None = option(
-        "file?",
-        "",
-        "PEM file of the private key; tls_certificate if empty. Read again on reload, so the user that mailsecure becomes must be able to read it.",
-        "/etc/mailsecure/key.pem",
-    )
+    listen: tuple[str, ...] = option("endpoints", "tcp:25", "Endpoints to listen on (Twisted endpoint descriptions), one a line.", "tcp:25\ntcp6:25", restart=True)
+    listen_tls: tuple[str, ...] = option("endpoints", "", "Endpoints on which TLS starts at once (implicit TLS), one a line, written like listen; the certificate is tls_certificate.", "tcp:465", restart=True)
+    banner: str = option("line", "ESMTP mailsecure", "The text of the greeting, after the host's name.")
+    tls_certificate: Path | None = option("file?", "", "PEM file of the certificate and its chain. Empty: STARTTLS is not offered. Read again on reload.", "/etc/mailsecure/cert.pem")
+    tls_key: Path | None = option("file?", "", "PEM file of the private key; tls_certificate if empty. Read again on reload, so the user that mailsecure becomes must be able to read it.", "/etc/mailsecure/key.pem")
     max_message_size: Octets = option("size", "50M", "The largest message taken (SIZE, RFC 1870).")
-    max_recipients: int = option(
-        "count",
-        "1000",
-        "Recipients of one message; more get 452 4.5.3. RFC 5321 asks for at least 100.",
-    )
-    max_line_length: Octets = option(
-        "size",
-        "16K",
-        "The longest line of a message. RFC 5321 allows 1000 octets; real mail exceeds it.",
-    )
-    max_received: int = option(
-        "count", "50", "A message with more Received fields than this is in a loop: 554 5.4.6."
-    )
+    max_recipients: int = option("count", "1000", "Recipients of one message; more get 452 4.5.3. RFC 5321 asks for at least 100.")
+    max_line_length: Octets = option("size", "16K", "The longest line of a message. RFC 5321 allows 1000 octets; real mail exceeds it.")
+    max_received: int = option("count", "50", "A message with more Received fields than this is in a loop: 554 5.4.6.")
     max_sessions: int = option("count", "2000", "Sessions at once; one more gets 421.")
-    max_sessions_per_client: int = option(
-        "count",
-        "50",
-        "Sessions at once of one client (IPv4 address, IPv6 /64). Relay networks are exempt.",
-    )
-    session_rate: int = option(
-        "limit",
-        "300",
-        "New sessions a minute of one client; more get 421 4.7.0. Relay networks are exempt. 0: no limit.",
-    )
-    message_rate: int = option(
-        "limit",
-        "600",
-        "Messages a minute of one client; more get 450 4.7.1. Relay networks are exempt. 0: no limit.",
-    )
-    recipient_rate: int = option(
-        "limit",
-        "3000",
-        "Recipients a minute of one client; more get 450 4.7.1. Relay networks are exempt. 0: no limit.",
-    )
-    max_errors: int = option(
-        "count",
-        "10",
-        "Errors in one session before 421 4.7.0 and the end. Half of them, and each further answer is slowed by tarpit.",
-    )
+    max_sessions_per_client: int = option("count", "50", "Sessions at once of one client (IPv4 address, IPv6 /64). Relay networks are exempt.")
+    session_rate: int = option("limit", "300", "New sessions a minute of one client; more get 421 4.7.0. Relay networks are exempt. 0: no limit.")
+    message_rate: int = option("limit", "600", "Messages a minute of one client; more get 450 4.7.1. Relay networks are exempt. 0: no limit.")
+    recipient_rate: int = option("limit", "3000", "Recipients a minute of one client; more get 450 4.7.1. Relay networks are exempt. 0: no limit.")
+    max_errors: int = option("count", "10", "Errors in one session before 421 4.7.0 and the end. Half of them, and each further answer is slowed by tarpit.")
     max_transactions: int = option("count", "1000", "Messages in one session before 421.")
-    tarpit: Seconds = option(
-        "duration",
-        "1s",
-        "How long answers to errors are held back once a client made half of max_errors.",
-    )
-    command_timeout: Seconds = option(
-        "timeout", "5m", "How long a client may take for one command (RFC 5321 §4.5.3.2)."
-    )
-    data_timeout: Seconds = option(
-        "timeout", "3m", "How long a client may be silent within DATA or BDAT."
-    )
-    transaction_timeout: Seconds = option(
-        "timeout",
-        "30m",
-        "How long one transaction may take from MAIL to the final dot, however alive the client looks.",
-    )
+    tarpit: Seconds = option("duration", "1s", "How long answers to errors are held back once a client made half of max_errors.")
+    command_timeout: Seconds = option("timeout", "5m", "How long a client may take for one command (RFC 5321 §4.5.3.2).")
+    data_timeout: Seconds = option("timeout", "3m", "How long a client may be silent within DATA or BDAT.")
+    transaction_timeout: Seconds = option("timeout", "30m", "How long one transaction may take from MAIL to the final dot, however alive the client looks.")
     session_timeout: Seconds = option("timeout", "2h", "How long a session may last in all.")
-    minimum_rate: Octets = option(
-        "size",
-        "200",
-        "Octets a second below which a message is too slow, measured after the first minute: 421 4.4.2.",
-    )
-    greeting_delay: Seconds = option(
-        "duration",
-        "1s",
-        "How long a stranger must wait in silence for the greeting; who talks before it gets 554 5.5.0. Clients that sent a message in the last day, and relay networks, do not wait.",
-    )
-    drain_timeout: Seconds = option(
-        "duration",
-        "30s",
-        "At SIGTERM no session begins any more; how long those within a transaction may take to finish it.",
-    )
-    bare_newlines: BareNewlines = option(
-        "choice",
-        "reject",
-        "A message with a CR or LF alone: reject (550 5.5.2), or normalise to CRLF for the clients in bare_newlines_networks.",
-    )
-    bare_newlines_networks: tuple[Network, ...] = option(
-        "networks", "", "Whose bare newlines are normalised.", "192.0.2.0/24"
-    )
-    message_memory: Octets = option(
-        "size",
-        "256M",
-        "Memory for messages while they are received, in all; beyond it, and for each message beyond 1M, they wait in files.",
-    )
+    minimum_rate: Octets = option("size", "200", "Octets a second below which a message is too slow, measured after the first minute: 421 4.4.2.")
+    greeting_delay: Seconds = option("duration", "1s", "How long a stranger must wait in silence for the greeting; who talks before it gets 554 5.5.0. Clients that sent a message in the last day, and relay networks, do not wait.")
+    drain_timeout: Seconds = option("duration", "30s", "At SIGTERM no session begins any more; how long those within a transaction may take to finish it.")
+    bare_newlines: BareNewlines = option("choice", "reject", "A message with a CR or LF alone: reject (550 5.5.2), or normalise to CRLF for the clients in bare_newlines_networks.")
+    bare_newlines_networks: tuple[Network, ...] = option("networks", "", "Whose bare newlines are normalised.", "192.0.2.0/24")
+    message_memory: Octets = option("size", "256M", "Memory for messages while they are received, in all; beyond it, and for each message beyond 1M, they wait in files.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,20 +204,9 @@ class Relay:
     taken only from the networks named here: your own machines, never the whole internet.
     """
 
-    networks: tuple[Network, ...] = option(
-        "networks",
-        "127.0.0.0/8 ::1/128",
-        "Clients that may send to any domain, as networks or single addresses. Nobody, if empty.",
-        "127.0.0.0/8 ::1/128 192.0.2.0/24",
-    )
-    verify_recipients: bool = option(
-        "yes-no",
-        "no",
-        "Ask the next hop of an smtp or lmtp route whether it takes a recipient, before we do. The answers are cached.",
-    )
-    verify_timeout: Seconds = option(
-        "timeout", "10s", "How long such a question may take; then the recipient is taken."
-    )
+    networks: tuple[Network, ...] = option("networks", "127.0.0.0/8 ::1/128", "Clients that may send to any domain, as networks or single addresses. Nobody, if empty.", "127.0.0.0/8 ::1/128 192.0.2.0/24")
+    verify_recipients: bool = option("yes-no", "no", "Ask the next hop of an smtp or lmtp route whether it takes a recipient, before we do. The answers are cached.")
+    verify_timeout: Seconds = option("timeout", "10s", "How long such a question may take; then the recipient is taken.")
     verify_positive: Seconds = option("duration", "1d", "How long a yes is remembered.")
     verify_negative: Seconds = option("duration", "1h", "How long a no is remembered.")
 
@@ -339,57 +219,22 @@ class Delivery:
     ``retry``; after ``expire`` it goes back to its sender with an explanation.
     """
 
-    retry: tuple[Seconds, ...] = option(
-        "durations",
-        "5m 10m 20m 40m 1h 2h 4h",
-        "Waits between attempts; the last one repeats. Each is varied by a tenth.",
-    )
-    expire: Seconds = option(
-        "timeout", "5d", "After how long an undeliverable message is returned."
-    )
-    warn_after: Seconds = option(
-        "duration", "4h", "After how long the sender is told of a delay; 0s: never."
-    )
+    retry: tuple[Seconds, ...] = option("durations", "5m 10m 20m 40m 1h 2h 4h", "Waits between attempts; the last one repeats. Each is varied by a tenth.")
+    expire: Seconds = option("timeout", "5d", "After how long an undeliverable message is returned.")
+    warn_after: Seconds = option("duration", "4h", "After how long the sender is told of a delay; 0s: never.")
     concurrency: int = option("count", "20", "Connections to one next hop.")
     max_connections: int = option("count", "200", "Connections to all next hops.")
-    tls: TlsLevel = option(
-        "choice",
-        "opportunistic",
-        "TLS towards next hops: opportunistic (STARTTLS if offered), required (with a verified certificate), none.",
-    )
-    tls_ca: Path | None = option(
-        "file?",
-        "",
-        "PEM file of the authorities to trust for tls = required; the system's if empty.",
-        "/etc/ssl/certs/ca-certificates.crt",
-    )
-    source_address: str = option(
-        "addresses",
-        "",
-        "Local addresses to send from (one IPv4, one IPv6); the system's choice if empty.",
-        "192.0.2.25 2001:db8::25",
-    )
-    dns_servers: tuple[str, ...] = option(
-        "servers",
-        "",
-        "DNS servers as address or address:port; those of /etc/resolv.conf if empty. An IPv6 address with a port stands in brackets.",
-        "192.0.2.53 [2001:db8::53]:5353",
-    )
+    tls: TlsLevel = option("choice", "opportunistic", "TLS towards next hops: opportunistic (STARTTLS if offered), required (with a verified certificate), none.")
+    tls_ca: Path | None = option("file?", "", "PEM file of the authorities to trust for tls = required; the system's if empty.", "/etc/ssl/certs/ca-certificates.crt")
+    source_address: str = option("addresses", "", "Local addresses to send from (one IPv4, one IPv6); the system's choice if empty.", "192.0.2.25 2001:db8::25")
+    dns_servers: tuple[str, ...] = option("servers", "", "DNS servers as address or address:port; those of /etc/resolv.conf if empty. An IPv6 address with a port stands in brackets.", "192.0.2.53 [2001:db8::53]:5353")
     dns_timeout: Seconds = option("timeout", "10s", "How long a DNS question may take in all.")
     connect_timeout: Seconds = option("timeout", "30s", "How long to wait for a connection.")
-    command_timeout: Seconds = option(
-        "timeout", "5m", "How long to wait for a reply (RFC 5321 §4.5.3.2)."
-    )
-    data_timeout: Seconds = option(
-        "timeout", "10m", "How long to wait for the reply to the final dot (RFC 5321 §4.5.3.2.6)."
-    )
-    reuse: Seconds = option(
-        "duration", "5s", "How long an idle connection is kept for the next message."
-    )
+    command_timeout: Seconds = option("timeout", "5m", "How long to wait for a reply (RFC 5321 §4.5.3.2).")
+    data_timeout: Seconds = option("timeout", "10m", "How long to wait for the reply to the final dot (RFC 5321 §4.5.3.2.6).")
+    reuse: Seconds = option("duration", "5s", "How long an idle connection is kept for the next message.")
     reuse_count: int = option("count", "1000", "Messages over one connection.")
-    bounce_size: Octets = option(
-        "size", "50K", "How much of the original message a bounce returns."
-    )
+    bounce_size: Octets = option("size", "50K", "How much of the original message a bounce returns.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,16 +245,9 @@ class SpoolSettings:
     before the client is told 250.  The figures as they stand suit most disks.
     """
 
-    inline_size: Octets = option(
-        "size",
-        "32K",
-        "Bodies up to this size are kept in the database, larger ones in segment files.",
-        restart=True,
-    )
+    inline_size: Octets = option("size", "32K", "Bodies up to this size are kept in the database, larger ones in segment files.", restart=True)
     segment_size: Octets = option("size", "64M", "How large a segment file grows.", restart=True)
-    min_free: Octets = option(
-        "size", "100M", "With less free disk than this, mail is answered 452 4.3.1."
-    )
+    min_free: Octets = option("size", "100M", "With less free disk than this, mail is answered 452 4.3.1.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -420,20 +258,8 @@ class Manhole:
     this machine only, and enter from there.
     """
 
-    listen: str = option(
-        "endpoint?",
-        "",
-        "Where to listen; empty: off.",
-        "tcp:2222:interface=127.0.0.1",
-        restart=True,
-    )
-    authorized_keys: Path | None = option(
-        "file?",
-        "",
-        "Public keys that may enter, in OpenSSH's format. Required with listen.",
-        "/etc/mailsecure/authorized_keys",
-        restart=True,
-    )
+    listen: str = option("endpoint?", "", "Where to listen; empty: off.", "tcp:2222:interface=127.0.0.1", restart=True)
+    authorized_keys: Path | None = option("file?", "", "Public keys that may enter, in OpenSSH's format. Required with listen.", "/etc/mailsecure/authorized_keys", restart=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,13 +270,10 @@ class Metrics:
     listen on this machine or on the network of your monitoring.
     """
 
-    listen: str = option(
-        "endpoint?",
-        "",
-        "Where to listen; empty: off.",
-        "tcp:9125:interface=127.0.0.1",
-        restart=True,
-    )
+    listen: str = option("endpoint?", "", "Where to listen; empty: off.", "tcp:9125:interface=127.0.0.1", restart=True)
+
+
+# fmt: on
 
 
 class LogFormat(Enum):
@@ -477,6 +300,9 @@ class LogColour(Enum):
     NO = "no"
 
 
+# fmt: off
+
+
 @dataclass(frozen=True, slots=True)
 class Log:
     """What is written of the work: a line a session, a message accepted, a delivery attempt.
@@ -485,17 +311,13 @@ class Log:
     got, in the Received field and in the queue.
     """
 
-    file: str = option(
-        "output",
-        "-",
-        "The log file; - is standard output. Opened again on SIGHUP, so that logrotate works. A relative path starts at the directory of this file.",
-        "/var/log/mailsecure/mailsecure.log",
-    )
+    file: str = option("output", "-", "The log file; - is standard output. Opened again on SIGHUP, so that logrotate works. A relative path starts at the directory of this file.", "/var/log/mailsecure/mailsecure.log")
     format: LogFormat = option("choice", "text", "text, or json: one object a line.")
-    level: LogLevel = option(
-        "choice", "info", "The least serious line that is written: debug, info, warn, error."
-    )
+    level: LogLevel = option("choice", "info", "The least serious line that is written: debug, info, warn, error.")
     colour: LogColour = option("choice", "auto", "Coloured text: auto (on a terminal), yes, no.")
+
+
+# fmt: on
 
 
 @dataclass(frozen=True, slots=True)
