@@ -159,6 +159,11 @@ class ServerMachine:
         return self._extended
 
     @property
+    def owed(self) -> bool:
+        """True while an answer to the last event is owed."""
+        return self._pending is not None
+
+    @property
     def waiting(self) -> int:
         """How many octets wait in the buffer."""
         return len(self._buffer)
