@@ -32,7 +32,7 @@ def check_endpoint(text: str) -> None:
     positional, known = _KINDS[kind]
     given: dict[str, str] = {}
     for name, value in fields:
-        if not name:
+        if name is None:
             if positional in given:
                 raise ValueError(f"what is {value!r} after {kind}:{given[positional]}?{_COLONS}")
             name = positional  # noqa: PLW2901 (an unnamed field is the first one)
@@ -48,17 +48,18 @@ def check_endpoint(text: str) -> None:
         raise ValueError(f"systemd needs either name or index: {_EXAMPLES[kind]}")
 
 
-def _fields(text: str) -> list[tuple[str, str]]:
-    """Split a description into (name, value); the name of an unnamed field is ""."""
-    found: list[tuple[str, str]] = []
-    name, value = "", ""
+def _fields(text: str) -> list[tuple[str | None, str]]:
+    """Split a description into (name, value) pairs; an unnamed field's name is None."""
+    found: list[tuple[str | None, str]] = []
+    name: str | None = None
+    value = ""
     for escaped, separator, plain, lone in _TOKEN.findall(text):
         if lone:
             raise ValueError("ends in a backslash")
         if separator == ":":
             found.append((name, value))
-            name, value = "", ""
-        elif separator and not name:
+            name, value = None, ""
+        elif separator and name is None:
             name, value = value, ""
         else:
             value += escaped or separator or plain

@@ -33,6 +33,8 @@ def parse_hostname(text: str) -> str:
     """Return a host's name as lower-case A-labels; ValueError says what is wrong."""
     if not text:
         raise ValueError("a name is missing")
+    if len(text) > _MAX_NAME:
+        raise ValueError(f"a domain has {_MAX_NAME} characters at most")
     name = text.lower()
     if not name.isascii():
         try:

@@ -1,0 +1,280 @@
+"""The kinds of options: how the text of the ini becomes a value, and back (pure).
+
+:data:`KINDS` maps the ``kind`` that :mod:`.model` gives each option to a parser, a
+writer and a description for the documentation.  A parser gets the text without
+surrounding blanks and the option's type, and returns the value or raises ``ValueError``
+with a text that a postmaster understands; defaults go through the same parsers.  A
+writer is the inverse: ``parse(write(value)) == value`` for every value that came out of
+the parser.
+
+Lists may be spread over lines; separate items by blanks or commas (endpoints: one a
+line).  Nothing is expanded: no ``~``, no variables.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from difflib import get_close_matches
+from enum import Enum
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+from ..units import Octets, Seconds, parse_octets, parse_seconds
+from .endpoints import check_endpoint
+from .model import Network
+from .routes import parse_hostname, parse_path
+
+__all__ = ["KINDS", "Kind"]
+
+_MAX_LINE = 200
+_MAX_COUNT = 10**9
+_MAX_OCTETS = 1 << 50
+_MAX_SECONDS = 10 * 366 * 86400
+_ITEMS = re.compile(r"[^\s,]+")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
+_SERVER = re.compile(r"\[([^\]]*)\](?::([0-9]+))?|([^:]*):([0-9]+)")
+_YES = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How one kind of option is read, written and described.
+
+    ``lines`` says that the text may be spread over several lines; ``what`` is a phrase
+    for the documentation.
+    """
+
+    what: str
+    parse: Callable[[str, Any], Any]
+    write: Callable[[Any], str]
+    lines: bool = False
+
+
+def _name(text: str, _: Any) -> str:
+    if text and not _NAME.fullmatch(text):
+        raise ValueError(f"{text!r} is no name: up to 64 letters, digits, dots and hyphens")
+    return text
+
+
+def _hostname(text: str, _: Any) -> str:
+    return parse_hostname(text) if text else ""
+
+
+def _account(text: str, _: Any) -> str:
+    if text and not _ACCOUNT.fullmatch(text):
+        raise ValueError(f"{text!r} is no name of a user or group of this system")
+    return text
+
+
+def _directory(text: str, _: Any) -> Path:
+    return Path(parse_path(text))
+
+
+def _file(text: str, _: Any) -> Path | None:
+    return Path(parse_path(text)) if text else None
+
+
+def _output(text: str, _: Any) -> str:
+    return parse_path(text)
+
+
+def _line(text: str, _: Any) -> str:
+    if not text.isascii():
+        raise ValueError("goes over the wire as it stands: ASCII only")
+    if len(text) > _MAX_LINE:
+        raise ValueError(f"is longer than {_MAX_LINE} characters")
+    return text
+
+
+def _endpoint(text: str, _: Any) -> str:
+    if text:
+        check_endpoint(text)
+    return text
+
+
+def _endpoints(text: str, _: Any) -> tuple[str, ...]:
+    found = tuple(stripped for line in text.split("\n") if (stripped := line.strip()))
+    for each in found:
+        check_endpoint(each)
+    return found
+
+
+def _size(text: str, _: Any) -> Octets:
+    octets = parse_octets(text) if len(text) < _MAX_LINE else Octets(_MAX_OCTETS + 1)
+    if octets > _MAX_OCTETS:
+        raise ValueError("is larger than any disk: 1048576G at most")
+    return octets
+
+
+def _limit(text: str, _: Any) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError(f"{text!r} is no whole number")
+    number = int(text) if len(text) < _MAX_LINE else _MAX_COUNT + 1
+    if number > _MAX_COUNT:
+        raise ValueError(f"is too large: {_MAX_COUNT} at most")
+    return number
+
+
+def _count(text: str, _: Any) -> int:
+    number = _limit(text, _)
+    if number < 1:
+        raise ValueError("must be 1 at least")
+    return number
+
+
+def _duration(text: str, _: Any) -> Seconds:
+    seconds = parse_seconds(text) if len(text) < _MAX_LINE else Seconds(_MAX_SECONDS + 1)
+    if seconds > _MAX_SECONDS:
+        raise ValueError("is longer than ten years")
+    return seconds
+
+
+def _timeout(text: str, _: Any) -> Seconds:
+    seconds = _duration(text, _)
+    if seconds <= 0:
+        raise ValueError("must be longer than nothing")
+    return seconds
+
+
+def _timeouts(text: str, _: Any) -> tuple[Seconds, ...]:
+    found = tuple(_timeout(each, _) for each in _ITEMS.findall(text))
+    if not found:
+        raise ValueError("needs one duration at least")
+    return found
+
+
+def _choice(text: str, enum: type[Enum]) -> Enum:
+    values = [str(member.value) for member in enum]
+    if text.lower() in values:
+        return enum(text.lower())
+    near = get_close_matches(text.lower(), values, 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ValueError(f"{text!r} is not one of {', '.join(values)}{hint}")
+
+
+def _yes_no(text: str, _: Any) -> bool:
+    if text.lower() not in _YES:
+        raise ValueError(f"{text!r} is neither yes nor no")
+    return _YES[text.lower()]
+
+
+def _networks(text: str, _: Any) -> tuple[Network, ...]:
+    return tuple(_network(each) for each in _ITEMS.findall(text))
+
+
+def _network(text: str) -> Network:
+    try:
+        network = ip_network(text, strict=False)
+        address = ip_address(text.partition("/")[0])
+    except ValueError:
+        raise ValueError(f"{text!r} is no network: write 192.0.2.0/24 or 2001:db8::/32") from None
+    if isinstance(address, IPv6Address) and (address.scope_id or address.ipv4_mapped):
+        raise ValueError(f"{text!r}: write a network without a zone, and IPv4 as IPv4")
+    if address != network.network_address:
+        raise ValueError(f"{text!r} is an address within a network: did you mean {network}?")
+    return network
+
+
+def _addresses(text: str, _: Any) -> str:
+    found = [_address(each) for each in _ITEMS.findall(text)]
+    if len({each.version for each in found}) < len(found):
+        raise ValueError("takes one IPv4 and one IPv6 address at most")
+    return _joined(found)
+
+
+def _address(text: str) -> IPv4Address | IPv6Address:
+    try:
+        return ip_address(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no IP address") from None
+
+
+def _servers(text: str, _: Any) -> tuple[str, ...]:
+    return tuple(_server(each) for each in _ITEMS.findall(text))
+
+
+def _server(text: str) -> str:
+    match = _SERVER.fullmatch(text)
+    if match is None:
+        return str(_address(text))
+    bracketed, port, bare, bare_port = match.groups()
+    address = _address(bare if bracketed is None else bracketed)
+    number = _limit(port or bare_port or "53", None)
+    if not 1 <= number <= 65535:
+        raise ValueError(f"{number} is no port: a number from 1 to 65535")
+    if number == 53:
+        return str(address)
+    return f"[{address}]:{number}" if address.version == 6 else f"{address}:{number}"
+
+
+def _joined(values: Iterable[object]) -> str:
+    return " ".join(map(str, values))
+
+
+def _lines(values: Iterable[str]) -> str:
+    return "\n".join(values)
+
+
+def _optional(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _octets(value: Octets) -> str:
+    for unit, size in (("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)):
+        if value and value % size == 0:
+            return f"{value // size}{unit}"
+    return str(value)
+
+
+def _seconds(value: Seconds) -> str:
+    """Write a duration exactly, in the largest unit that gives a whole number."""
+    if not value:
+        return "0s"
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1), ("ms", 0.001)):
+        whole = f"{round(value / size)}{unit}"
+        if parse_seconds(whole) == value:
+            return whole
+    # The shortest digits that give this float again, without an exponent.
+    return f"{Decimal(repr(value)):f}s"
+
+
+def _durations(values: Iterable[Seconds]) -> str:
+    return _joined(_seconds(each) for each in values)
+
+
+def _chosen(value: Enum) -> str:
+    return str(value.value)
+
+
+def _said(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+KINDS: Mapping[str, Kind] = {
+    "name": Kind("a name", _name, str),
+    "hostname": Kind("a host's name", _hostname, str),
+    "directory": Kind("a directory", _directory, str),
+    "user": Kind("a user's name", _account, str),
+    "group": Kind("a group's name", _account, str),
+    "endpoints": Kind("endpoints, one a line", _endpoints, _lines, lines=True),
+    "endpoint?": Kind("an endpoint, or empty", _endpoint, str),
+    "line": Kind("text", _line, str),
+    "file?": Kind("a file, or empty", _file, _optional),
+    "output": Kind("a file, or -", _output, str),
+    "size": Kind("a size (10K, 50M)", _size, _octets),
+    "count": Kind("a number from 1", _count, str),
+    "limit": Kind("a number from 0", _limit, str),
+    "duration": Kind("a duration (100ms, 30s, 5m, 4h, 5d)", _duration, _seconds),
+    "timeout": Kind("a duration (100ms, 30s, 5m, 4h, 5d), not 0", _timeout, _seconds),
+    "durations": Kind("durations, between blanks", _timeouts, _durations, lines=True),
+    "choice": Kind("one of these words", _choice, _chosen),
+    "networks": Kind("networks, between blanks", _networks, _joined, lines=True),
+    "yes-no": Kind("yes or no", _yes_no, _said),
+    "addresses": Kind("IP addresses", _addresses, str, lines=True),
+    "servers": Kind("addresses, between blanks", _servers, _joined, lines=True),
+}
