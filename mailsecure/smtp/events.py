@@ -25,6 +25,7 @@ __all__ = [
     "Reset",
     "Said",
     "StartTls",
+    "TlsFacts",
 ]
 
 
@@ -147,3 +148,11 @@ Event = (
     | StartTls
     | Quit
 )
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFacts:
+    """What was agreed in a TLS handshake, for the trace field and the log."""
+
+    version: str
+    cipher: str

@@ -39,6 +39,7 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 from twisted.internet.protocol import Protocol
+from twisted.internet.tcp import Connection as StreamConnection
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -57,11 +58,12 @@ from .events import (
     Reset,
     Said,
     StartTls,
+    TlsFacts,
 )
 from .replies import Reply
 from .server import ServerMachine
 
-__all__ = ["Answer", "Patience", "Receiver", "SmtpServerProtocol", "TlsFacts"]
+__all__ = ["Answer", "Patience", "Receiver", "SmtpServerProtocol"]
 
 _log = Logger(namespace="smtpd")
 
@@ -94,14 +96,6 @@ class Patience:
     transaction: float
     session: float
     minimum_rate: float
-
-
-@dataclass(frozen=True, slots=True)
-class TlsFacts:
-    """What was agreed in a TLS handshake, for the trace field and the log."""
-
-    version: str
-    cipher: str
 
 
 class Receiver(Interface):
@@ -149,6 +143,7 @@ class SmtpServerProtocol(Protocol):
     # dictionary: ten thousand idle ones are part of the bargain.
     __slots__ = (
         "_clock",
+        "_closed",
         "_closing",
         "_congested",
         "_delayed",
@@ -157,6 +152,7 @@ class SmtpServerProtocol(Protocol):
         "_eof",
         "_greeted",
         "_machine",
+        "_opened",
         "_out",
         "_patience",
         "_plain",
@@ -182,7 +178,11 @@ class SmtpServerProtocol(Protocol):
         machine: ServerMachine,
         patience: Patience,
         tls_options: Any,
+        opened: Callable[[SmtpServerProtocol], None],
+        closed: Callable[[SmtpServerProtocol], None],
     ) -> None:
+        self._opened = opened
+        self._closed = closed
         self._clock = clock
         self._machine = machine
         self._patience = patience
@@ -206,14 +206,15 @@ class SmtpServerProtocol(Protocol):
 
     # -- the session's beginning
 
-    def begin(self, receiver: Receiver, greeting_delay: float, direct: bool) -> None:
+    def begin(self, receiver: Receiver, greeting_delay: float, normalise: bool = False) -> None:
         """Greet, after ``greeting_delay`` seconds of silence.
 
-        ``direct`` says that the transport is a plain TCP one with ``writeSomeData``.
+        ``normalise`` has bare newlines in this client's messages mended.
         """
         now = self._clock.seconds()
         self._receiver = receiver
-        self._direct = self._plain = direct
+        self._machine.normalise = normalise
+        self._direct = self._plain = isinstance(self.transport, StreamConnection)
         self._ends = now + self._patience.session
         self.transport.registerProducer(self, True)
         reply = receiver.greeting()
@@ -232,6 +233,10 @@ class SmtpServerProtocol(Protocol):
         self.deadline = self._clock.seconds() + self._patience.command
 
     # -- what Twisted tells us
+
+    def connectionMade(self) -> None:
+        """A client is here: whoever made us calls :meth:`begin`."""
+        self._opened(self)
 
     def dataReceived(self, data: bytes) -> None:
         """Octets came."""
@@ -271,6 +276,7 @@ class SmtpServerProtocol(Protocol):
         self._closing = True
         self._waiting = True
         self.deadline = NEVER
+        self._closed(self)
         self._receiver.closed(self._why)
 
     def pauseProducing(self) -> None:
