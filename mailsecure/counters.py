@@ -1,35 +1,58 @@
-"""What is counted while the daemon runs: plain integers on the hot paths (pure).
+"""Counters: what this process has done since it started (pure).
 
-Rooms add to the fields in the reactor's thread; ``control`` reads them for the metrics
-and for the rates in ``mailsecure status``.  Each counts from the start and never falls.
+Plain integers on an object with slots: ``counters.messages_accepted += 1`` is all that a
+hot path pays.  One :class:`Counters` is made by ``assemble`` and given to every room that
+counts; only the reactor's thread writes it.  The control room reads it: for Prometheus
+when it is scraped, for ``mailsecure status`` every few seconds, from which the rates are
+made.
+
+Each field says what one count is; that text is the metric's help.  A count never falls.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 __all__ = ["Counters"]
 
 
+def _count(what: str) -> int:
+    """Declare a counter; ``what`` says in one phrase what is counted."""
+    counter: int = field(default=0, metadata={"what": what})
+    return counter
+
+
 @dataclass(slots=True)
 class Counters:
-    """One for the whole daemon."""
+    """Every count of the node, all from zero at start."""
 
-    sessions_opened: int = 0
-    sessions_refused: int = 0
-    sessions_tls: int = 0
-    early_talkers: int = 0
-    timeouts: int = 0
-    protocol_errors: int = 0
-    internal_errors: int = 0
-    messages_accepted: int = 0
-    octets_accepted: int = 0
-    messages_refused: int = 0
-    recipients_accepted: int = 0
-    recipients_refused: int = 0
-    spool_failures: int = 0
-    delivered: int = 0
-    deferred: int = 0
-    failed: int = 0
-    bounces_sent: int = 0
-    bounces_dropped: int = 0
+    sessions_opened: int = _count("Sessions that were greeted.")
+    sessions_refused: int = _count("Connections answered with 421 or 554 instead of a greeting.")
+    sessions_tls: int = _count("Sessions that came under TLS, at once or by STARTTLS.")
+    early_talkers: int = _count("Clients that talked before the greeting.")
+    messages_accepted: int = _count("Messages answered with 250.")
+    octets_accepted: int = _count("Octets of the messages answered with 250.")
+    messages_refused: int = _count("Messages refused after MAIL or after their content.")
+    recipients_accepted: int = _count("Forward-paths answered with 250.")
+    recipients_refused: int = _count("Forward-paths refused.")
+    protocol_errors: int = _count("Commands answered with 500 to 504, or 521.")
+    timeouts: int = _count("Sessions ended by a deadline or a minimum rate.")
+    internal_errors: int = _count("Unexpected errors, answered with 451.")
+    delivered: int = _count("Recipients taken by a next hop.")
+    deferred: int = _count("Attempts for a recipient that will be repeated.")
+    failed: int = _count("Recipients given up.")
+    attempts: int = _count("Messages handed to a transport.")
+    connections_opened: int = _count("Connections made to next hops.")
+    connections_failed: int = _count("Connections to next hops that could not be made.")
+    bounces_sent: int = _count("Delivery status notifications put into the queue.")
+    bounces_dropped: int = _count("Notifications not sent: null reverse-path or NOTIFY=NEVER.")
+    spool_failures: int = _count("Messages that the spool could not take.")
+
+    @classmethod
+    def meanings(cls) -> dict[str, str]:
+        """Return what each counter counts, by name, in the order of the fields."""
+        return {each.name: each.metadata["what"] for each in fields(cls)}
+
+    def values(self) -> dict[str, int]:
+        """Return all counts by name, as they are now."""
+        return {name: getattr(self, name) for name in self.__slots__}
