@@ -1,15 +1,14 @@
 """The ini for people: the example file and the pages of the documentation (pure).
 
 Both are made from :mod:`.model`, so neither can say what the loader does not do.
-``python -m mailsecure.config.reference`` prints the example, which is kept as
-etc/mailsecure.ini; a test compares the two.  docs/conf.py writes the pages of
-:func:`pages` when the documentation is built.
+The example is kept as etc/mailsecure.ini; a test compares the two and says how to write
+the file anew.  docs/conf.py writes the pages of :func:`pages` when the documentation is
+built.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from enum import EnumMeta
 from textwrap import fill, indent
@@ -119,7 +118,3 @@ def _code(text: str) -> str:
 
 def _literal(text: str) -> str:
     return ".. code-block:: ini\n\n" + indent(text, "   ")
-
-
-if __name__ == "__main__":
-    sys.stdout.write(example())

@@ -107,7 +107,7 @@ def _unknown(scheme: str, text: str) -> str:
 
 def _host_port(text: str, default: int) -> tuple[str, int]:
     match = _HOST_PORT.fullmatch(text)
-    if match is None:
+    if match is None or (match[3] and ":" in match[3]):
         raise ValueError("an IPv6 address stands in brackets, as smtp://[2001:db8::5]:25")
     bracketed, bare, port = match.groups()
     if port is not None and not re.fullmatch("[0-9]{1,5}", port):

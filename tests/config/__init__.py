@@ -1,0 +1,1 @@
+"""Tests of the ini file: read, checked, compared, explained."""

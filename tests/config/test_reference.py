@@ -1,0 +1,70 @@
+"""The example file and the documentation say what the loader does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailsecure.config.load import defaults, parse_config
+from mailsecure.config.reference import example, pages
+from mailsecure.config.schema import DOMAINS_SECTION, SECTION_NAMES, SECTIONS, introduction
+
+ETC = Path(__file__).parents[2] / "etc"
+
+
+class Example(SynchronousTestCase):
+    """etc/mailsecure.ini."""
+
+    def test_the_file_is_the_generated_one(self) -> None:
+        committed = (ETC / "mailsecure.ini").read_text(encoding="utf-8")
+        self.assertEqual(
+            committed,
+            example(),
+            "write it anew: python -c 'from mailsecure.config.reference import example; "
+            'print(example(), end="")\' > etc/mailsecure.ini',
+        )
+
+    def test_it_gives_the_defaults(self) -> None:
+        self.assertEqual(parse_config(example(), ""), defaults())
+
+    def test_it_names_every_option_and_gives_the_defaults_without_the_marks(self) -> None:
+        text = re.sub(r"^#(?! |$)", "", example(), flags=re.MULTILINE)
+        config = parse_config(text, "")
+        self.assertEqual(set(config.domains), {"example.com", ".example.com", "example.net", "*"})
+        self.assertEqual(
+            parse_config(text.partition("example.com = smtp")[0], ""),
+            defaults(),
+        )
+        for section in SECTIONS.values():
+            for name in section.options:
+                self.assertIn(f"\n#{name} =", example())
+
+    def test_it_fits_a_terminal(self) -> None:
+        self.assertEqual([line for line in example().split("\n") if len(line) > 80], [])
+
+
+class Pages(SynchronousTestCase):
+    """One page a section."""
+
+    def test_every_option_has_its_place(self) -> None:
+        made = pages()
+        self.assertEqual(tuple(made), SECTION_NAMES)
+        for name, section in SECTIONS.items():
+            for option in section.options.values():
+                self.assertIn(f".. _ini-{name}-{option.name}:\n", made[name])
+                self.assertIn(option.doc, made[name])
+        self.assertIn("example.com = smtp://10.0.0.5:25", made[DOMAINS_SECTION])
+
+    def test_what_a_reload_does(self) -> None:
+        listen, max_errors = (
+            pages()["smtp"].partition(f".. _ini-smtp-{name}:")[2].partition(".. _ini")[0]
+            for name in ("listen", "max_errors")
+        )
+        self.assertIn(":A change: needs a restart", listen)
+        self.assertIn(":A change: is applied by a reload", max_errors)
+
+    def test_every_section_is_introduced(self) -> None:
+        for name in SECTION_NAMES:
+            self.assertGreater(len(introduction(name)), 150, name)
