@@ -15,7 +15,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort
@@ -285,7 +285,7 @@ class Gateway(Service):
         self._desk.draining = True
         ports, self._ports = self._ports, []
         for port in ports:
-            await port.stopListening()
+            await maybeDeferred(port.stopListening)
         hurry = Periodic(self._clock, 0.1, "the drain", self._sweep)
         hurry.start()
         self._sweep()
