@@ -25,6 +25,7 @@ from ..errors import Problem
 
 __all__ = ["Entry", "Ini", "read_ini"]
 
+_LONGEST = 300
 _COMMENT = re.compile(r"(?:^|(?<=[ \t]))#.*")
 _HEADER = re.compile(r"\[([^\[\]]*)\]")
 
@@ -56,7 +57,11 @@ class Ini:
     def problem(
         self, what: str, *, line: int = 0, section: str = "", option: str = "", hint: str = ""
     ) -> None:
-        """Note one mistake."""
+        """Note one mistake; a text that quotes the file is kept to a readable length."""
+        section, option, what = (
+            text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+            for text in (section, option, what)
+        )
         self.problems.append(Problem(self.file, line, section, option, what, hint))
 
 

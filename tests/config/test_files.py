@@ -5,11 +5,11 @@ from __future__ import annotations
 import getpass
 import grp
 import os
+import platform
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailsecure.config import files
 from mailsecure.config.files import full_name, read_config
 from mailsecure.config.model import Config
 from mailsecure.errors import ConfigProblems
@@ -22,7 +22,7 @@ class Files(SynchronousTestCase):
         self.home = Path(self.mktemp()).absolute()
         self.home.mkdir(parents=True)
         self.ini = self.home / "m.ini"
-        self.patch(files.platform, "node", lambda: "mx1.example.com")
+        self.patch(platform, "node", lambda: "mx1.example.com")
 
     def read(self, text: str | bytes) -> Config:
         self.ini.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -66,7 +66,7 @@ class Files(SynchronousTestCase):
         self.assertEqual((config.node.name, config.node.hostname), ("a", "b.example"))
 
     def test_a_machine_with_a_bad_name(self) -> None:
-        self.patch(files.platform, "node", lambda: "my box")
+        self.patch(platform, "node", lambda: "my box")
         self.assertEqual(
             self.problems("[node]\nstate = s\n"),
             [
@@ -131,7 +131,7 @@ class Files(SynchronousTestCase):
         self.assertEqual((config.node.user, config.node.group), (user, group))
 
     def test_a_state_directory_that_cannot_be_made(self) -> None:
-        self.patch(files.os, "access", lambda path, mode: False)
+        self.patch(os, "access", lambda path, mode: False)
         self.assertEqual(
             self.problems("[node]\nstate = a/b\n"),
             [

@@ -187,6 +187,10 @@ class Loading(SynchronousTestCase):
             ["2 [domains] a.example: a domain takes one route, in one line"],
         )
 
+    def test_what_is_quoted_stays_readable(self) -> None:
+        (problem,) = problems(f"[log]\nlevel = {'x' * 1000}")
+        self.assertEqual(problem, f"2 [log] level: '{'x' * 299}… (the default is info)")
+
     def test_a_name_like_no_other(self) -> None:
         self.assertEqual(
             problems("[zzz]\n[log]\nqqq = 1"),
