@@ -1,0 +1,257 @@
+"""What each request over the control socket does.
+
+===============  ==========================================  ==============================
+request          arguments                                   answer
+===============  ==========================================  ==============================
+``ping``         none                                        version, pid
+``status``       none                                        see :mod:`.status`
+``reload``       none                                        ``lines`` to show
+``queue.list``   a filter, ``limit``                         an item a message; ``messages``
+``queue.show``   ``id``, ``full``                            items of ``content`` (base64);
+                                                             the message
+``queue.flush``  a filter, ``all``                           ``recipients``: how many
+``queue.hold``   likewise                                    likewise
+``queue.release``  likewise                                  likewise
+``queue.delete``  likewise                                   likewise
+``queue.bounce``  likewise, and ``reason``                   likewise
+===============  ==========================================  ==============================
+
+A filter is any of ``id``, ``sender``, ``recipient``, ``destination``, ``state``.  What
+acts on the queue is refused without a filter unless ``all`` is true, and is logged with
+the uid that asked.  Arguments that are not known are refused: a misspelt filter must not
+delete everything.
+
+A listing is paged through the spool and waits for its reader, so memory stays flat and
+the reactor free, however long the queue.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from .. import __version__
+from ..errors import RemoteFault
+from ..spool.api import Body, Filter, Listing, QueuedMessage, RecipientState
+from ..spool.ids import MessageId, id_name, parse_id
+from ..world import World
+from .api import Desk
+from .wire import Kind, Refusal
+
+__all__ = ["Requests", "Send"]
+
+_log = Logger(namespace="control")
+
+#: Sends one item and waits until the client has room for more.
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+_Arguments = dict[str, Any]
+
+_PAGE = 100
+#: After so many recipients a listing lets the reactor turn.
+_BREATH = 200
+_PIECE = 48 * 1024
+_MAX_HEADER = 256 * 1024
+_FILTER = frozenset({"id", "sender", "recipient", "destination", "state"})
+_STATES = {state.value: state for state in RecipientState}
+
+
+class Requests:
+    """Does what is asked, with what ``desk`` offers."""
+
+    def __init__(self, world: World, desk: Desk) -> None:
+        self._world = world
+        self._desk = desk
+        self._known: dict[str, Callable[[_Arguments, int, Send], Awaitable[_Arguments]]] = {
+            "ping": self._ping,
+            "status": self._status,
+            "reload": self._reload,
+            "queue.list": self._list,
+            "queue.show": self._show,
+        }
+
+    async def answer(
+        self, request: str, arguments: _Arguments, uid: int, send: Send
+    ) -> dict[str, Any]:
+        """Do ``request`` for ``uid``; items go to ``send``, the result is returned.
+
+        Raises :class:`Refusal`; LocalFault and ConfigProblems come through.
+        """
+        if answer := self._known.get(request):
+            return await answer(arguments, uid, send)
+        verb = request.removeprefix("queue.")
+        if verb in ("flush", "hold", "release", "delete", "bounce") and verb != request:
+            return await self._act(verb, arguments, uid)
+        raise Refusal(Kind.USAGE, f"no such request: {request[:64]!r}")
+
+    async def _ping(self, arguments: _Arguments, uid: int, send: Send) -> dict[str, Any]:
+        _only(arguments, frozenset())
+        return {"version": __version__, "pid": os.getpid()}
+
+    async def _status(self, arguments: _Arguments, uid: int, send: Send) -> dict[str, Any]:
+        _only(arguments, frozenset())
+        return await self._desk.status()
+
+    async def _reload(self, arguments: _Arguments, uid: int, send: Send) -> dict[str, Any]:
+        _only(arguments, frozenset())
+        _log.info("reload asked for by uid {uid}", uid=uid)
+        return {"lines": list(await self._desk.reload())}
+
+    async def _list(self, arguments: _Arguments, uid: int, send: Send) -> dict[str, Any]:
+        wanted = _filter(arguments, frozenset({"limit"}))
+        left = arguments.get("limit", 0) or 1 << 62
+        if type(left) is not int or left < 0:
+            raise Refusal(Kind.USAGE, "limit is a whole number")
+        messages = recipients = breath = 0
+        after: MessageId | None = None
+        while left:
+            page = await self._desk.spool.find(wanted, min(_PAGE, left), after)
+            for listing in page:
+                await send(_item(listing))
+                messages += 1
+                recipients += len(listing.recipients)
+                if recipients - breath >= _BREATH:
+                    breath = recipients
+                    await deferLater(self._world.clock, 0)
+            left -= len(page)
+            if len(page) < _PAGE:
+                break
+            after = page[-1].id
+        return {"messages": messages, "recipients": recipients}
+
+    async def _show(self, arguments: _Arguments, uid: int, send: Send) -> dict[str, Any]:
+        _only(arguments, frozenset({"id", "full"}))
+        wanted = _id(arguments.get("id"))
+        name = id_name(wanted)
+        message = await self._desk.spool.content(wanted)
+        listings = await self._desk.spool.find(Filter(id=wanted), 1)
+        if message is None or not listings:
+            raise Refusal(Kind.ABSENT, f"no message {name} in the queue")
+        if arguments.get("full"):
+            _log.info("content of {message} shown to uid {uid}", message=name, uid=uid)
+        await self._content(message.body, bool(arguments.get("full")), send)
+        return _item(listings[0]) | _facts(message)
+
+    async def _content(self, body: Body, full: bool, send: Send) -> None:
+        """Send the header section, or all, in pieces that are read outside the reactor."""
+        pieces = body.pieces(_PIECE)
+        sent = 0
+        tail = b""
+        while full or sent < _MAX_HEADER:
+            piece: bytes | None
+            if body.in_memory:
+                piece = next(pieces, None)
+            else:
+                piece = await self._world.in_thread(next, pieces, None)
+            if piece is None:
+                break
+            end = -1 if full else (tail + piece).find(b"\r\n\r\n")
+            if end >= 0:
+                piece = piece[: max(0, end + 2 - len(tail))]
+            await send({"content": base64.b64encode(piece).decode("ascii")})
+            if end >= 0:
+                break
+            sent += len(piece)
+            tail = piece[-3:]
+
+    async def _act(self, verb: str, arguments: _Arguments, uid: int) -> dict[str, Any]:
+        wanted = _filter(arguments, frozenset({"all", "reason"}))
+        if wanted == Filter() and arguments.get("all") is not True:
+            raise Refusal(Kind.USAGE, f"{verb} without an id or a filter needs --all")
+        reason = arguments.get("reason", "") or "returned by the postmaster"
+        if not isinstance(reason, str) or not reason.isprintable() or len(reason) > 200:
+            raise Refusal(Kind.USAGE, "the reason is one line of up to 200 characters")
+        spool, scheduler, now = self._desk.spool, self._desk.scheduler, self._world.wall()
+        if verb == "flush":
+            recipients = await scheduler.flush(wanted)
+        elif verb == "bounce":
+            recipients = await scheduler.bounce(wanted, reason)
+        elif verb == "hold":
+            recipients = await spool.hold(wanted)
+        elif verb == "delete":
+            recipients = await spool.delete(wanted)
+        else:
+            recipients = await spool.release(wanted, now)
+            scheduler.wake()
+        _log.info(
+            "queue {action} by uid {uid}: {recipients} recipients ({filter})",
+            action=verb,
+            uid=uid,
+            recipients=recipients,
+            filter=_description(arguments),
+        )
+        return {"recipients": recipients}
+
+
+def _only(arguments: _Arguments, known: frozenset[str]) -> None:
+    for name in arguments:
+        if name not in known:
+            raise Refusal(Kind.USAGE, f"no such argument: {name[:64]!r}")
+
+
+def _filter(arguments: _Arguments, others: frozenset[str]) -> Filter:
+    """Return the filter that ``arguments`` hold besides ``others``."""
+    _only(arguments, _FILTER | others)
+    texts = {}
+    for name in ("sender", "recipient", "destination"):
+        text = arguments.get(name, "")
+        if not isinstance(text, str):
+            raise Refusal(Kind.USAGE, f"{name} is text")
+        texts[name] = text
+    state = arguments.get("state") or None
+    if state is not None and (not isinstance(state, str) or state not in _STATES):
+        raise Refusal(Kind.USAGE, f"a state is one of {', '.join(_STATES)}")
+    message = _id(arguments["id"]) if arguments.get("id") else None
+    return Filter(id=message, state=_STATES[state] if state else None, **texts)
+
+
+def _id(name: object) -> MessageId:
+    try:
+        return parse_id(name if isinstance(name, str) else "")
+    except RemoteFault:
+        text = f"{name!r} is no message id: it has 13 letters and digits"
+        raise Refusal(Kind.USAGE, text) from None
+
+
+def _description(arguments: _Arguments) -> str:
+    given = (f"{name}={arguments[name]}" for name in sorted(_FILTER) if arguments.get(name))
+    return " ".join(given) or "all"
+
+
+def _item(listing: Listing) -> dict[str, Any]:
+    return {
+        "id": id_name(listing.id),
+        "sender": listing.reverse_path,
+        "arrived": listing.arrived,
+        "octets": listing.octets,
+        "client": listing.client,
+        "recipients": [
+            {
+                "recipient": mailbox,
+                "state": state.value,
+                "attempts": attempts,
+                "due": due,
+                "reply": reply,
+            }
+            for mailbox, state, attempts, due, reply in listing.recipients
+        ],
+    }
+
+
+def _facts(message: QueuedMessage) -> dict[str, Any]:
+    """Return what ``queue show`` says beyond the listing."""
+    envelope, arrival = message.envelope, message.arrival
+    return {
+        "helo": arrival.helo,
+        "protocol": arrival.protocol,
+        "session": arrival.session,
+        "facts": arrival.facts,
+        "eight_bit": envelope.eight_bit,
+        "smtputf8": envelope.smtputf8,
+        "ret": envelope.ret,
+        "envid": envelope.envid,
+    }
