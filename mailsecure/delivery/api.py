@@ -38,13 +38,18 @@ class Outcome:
 
     ``reply`` is the next hop's own where it gave one, else made up here with a
     fitting enhanced status code.  ``next_hop`` names who answered, as
-    ``mx.example.net[192.0.2.1]:25`` or ``maildir:/path``; "" if nobody did.
+    ``mx.example.net[192.0.2.1]:25`` or ``maildir:/path``; "" if nobody did.  ``tls``
+    holds the facts of TLS towards it (``TLSv1.3 TLS_AES_256_GCM_SHA384``), "" without.
+    ``final`` says that a mailbox took the message: where a DSN for success was asked
+    for and nobody behind us sends one, it says "delivered", not "relayed".
     """
 
     index: int
     fate: Fate
     reply: Reply
     next_hop: str = ""
+    tls: str = ""
+    final: bool = False
 
 
 class NextHopDown(RemoteFault):
