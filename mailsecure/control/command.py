@@ -1,0 +1,311 @@
+"""``mailsecure``: the command by which a postmaster sees and commands the daemon.
+
+``check`` reads the ini; everything else asks the running daemon over the control socket
+in its state directory, which is looked up in the ini however wrong the rest of that may
+be.  With ``--json`` the answer is JSON for programs (listings: one object a line).
+
+Exit codes are those of sysexits.h: 0, 64 usage, 66 no such message or file, 69 the
+daemon is not running, 70 a fault of ours, 74 disk, 75 busy, 76 an answer that cannot be
+read, 77 no permission, 78 the ini is wrong.
+
+Nothing here imports Twisted: the command must be quick.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console, RenderableType
+
+from .. import __version__
+from ..config.files import read_config
+from ..config.model import Node
+from ..config.reader import read_ini
+from ..errors import ConfigProblems
+from . import tables
+from .client import ask
+from .lines import escape
+from .wire import Kind, Refusal
+
+__all__ = ["main"]
+
+_CONFIG = Path("/etc/mailsecure.ini")
+_SOCKET = "control"
+_ACTION_TIMEOUT = 600.0
+_STATUS_TIMEOUT = 10.0
+_PIPE_WIDTH = 200
+_FLUSH = 0.2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command with ``arguments``; the process's own if None.  Returns the exit code."""
+    try:
+        done = cli.main(arguments, "mailsecure", standalone_mode=False)
+        sys.stdout.flush()
+    except click.UsageError as error:
+        error.show()
+        return Kind.USAGE.exit_code
+    except click.Abort:
+        return 130
+    except Refusal as refusal:
+        click.echo(f"mailsecure: {escape(str(refusal))}", err=True)
+        for line in refusal.details:
+            click.echo(f"  {escape(line)}", err=True)
+        return refusal.kind.exit_code
+    except BrokenPipeError:
+        # Whoever read us has enough.  What is still buffered must not fail at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return done if isinstance(done, int) else 0
+
+
+_Decorated = Callable[..., Any]
+
+
+def _common(command: _Decorated) -> _Decorated:
+    """Add the options that every command takes."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Answer in JSON."),
+        click.option(
+            "-c",
+            "--config",
+            type=click.Path(path_type=Path),
+            default=_CONFIG,
+            show_default=True,
+            metavar="FILE",
+            help="The ini file.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _filtered(command: _Decorated) -> _Decorated:
+    """Add the options that choose recipients in the queue."""
+    for name, metavar, text in (
+        ("state", "STATE", "queued or held."),
+        ("destination", "DOMAIN", "Recipients of this domain."),
+        ("recipient", "ADDRESS", "A recipient, or @domain."),
+        ("sender", "ADDRESS", "A sender, or @domain."),
+    ):
+        command = click.option(f"--{name}", default="", metavar=metavar, help=text)(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="mailsecure %(version)s")
+def cli() -> None:
+    """See and command a mailsecure daemon."""
+
+
+@cli.command()
+@_common
+def check(config: Path, as_json: bool) -> int:
+    """Check the ini and say where it listens and where mail goes."""
+    try:
+        summary = tables.summary(read_config(config))
+    except ConfigProblems as problems:
+        _tell_problems(problems, as_json)
+        return Kind.CONFIG.exit_code
+    if as_json:
+        _print_json(summary)
+        return 0
+    click.echo(f"{escape(summary['file'])} is fine.")
+    for endpoint in summary["listen"]:
+        click.echo(f"  listens on     {endpoint}{' (STARTTLS)' * summary['starttls']}")
+    for endpoint in summary["listen_tls"]:
+        click.echo(f"  listens on     {endpoint} (TLS)")
+    for domain, route in summary["domains"].items():
+        click.echo(f"  mail for       {domain} → {escape(route)}")
+    networks = ", ".join(summary["relay"]) or "nobody"
+    click.echo(f"  may relay      {networks}")
+    click.echo(f"  keeps mail in  {escape(summary['state'])}")
+    click.echo(f"  logs to        {escape(summary['log'])}")
+    for name in ("manhole", "metrics"):
+        if summary[name]:
+            click.echo(f"  {name:14} {summary[name]}")
+    return 0
+
+
+def _tell_problems(problems: ConfigProblems, as_json: bool) -> None:
+    if as_json:
+        names = ("file", "line", "section", "option", "what", "hint")
+        found = [{name: getattr(each, name) for name in names} for each in problems.problems]
+        _print_json({"problems": found})
+        return
+    for each in problems.problems:
+        click.echo(escape(str(each)), err=True)
+
+
+@cli.command()
+@_common
+def status(config: Path, as_json: bool) -> None:
+    """Show how the daemon is: sessions, rates, queues, last errors."""
+    found = _done(config, "status", {}, timeout=_STATUS_TIMEOUT)
+    if as_json:
+        _print_json(found)
+    else:
+        _print(tables.status_page(found))
+
+
+@cli.command()
+@_common
+def reload(config: Path, as_json: bool) -> None:
+    """Have the daemon read its ini again."""
+    done = _done(config, "reload", {})
+    if as_json:
+        _print_json(done)
+    for line in () if as_json else done["lines"] or ["Nothing changed."]:
+        click.echo(escape(line))
+
+
+@cli.group()
+def queue() -> None:
+    """See and command what waits to be delivered."""
+
+
+@queue.command("list")
+@_filtered
+@click.option("--limit", type=click.IntRange(1), help="At most so many messages.")
+@_common
+def queue_list(config: Path, as_json: bool, limit: int | None, **filters: str) -> None:
+    """List messages, oldest first."""
+    now = time.time()
+    flushed = 0.0
+    for word, value in _ask(config, "queue.list", _given(filters) | {"limit": limit or 0}):
+        if word == "done":
+            if not as_json:
+                click.echo(_listed(value))
+            return
+        if not flushed and not as_json:
+            click.echo(tables.listing_head())
+        lines = [_json(value)] if as_json else tables.listing(value, now)
+        sys.stdout.writelines(f"{line}\n" for line in lines)
+        if time.time() > flushed + _FLUSH:
+            sys.stdout.flush()
+            flushed = time.time()
+
+
+def _listed(value: dict[str, Any]) -> str:
+    if not value["messages"]:
+        return "No messages."
+    return f"{value['messages']} messages, {value['recipients']} recipients."
+
+
+@queue.command("show")
+@click.argument("id")
+@click.option("--full", is_flag=True, help="The whole message, and nothing else.")
+@_common
+def queue_show(config: Path, as_json: bool, id: str, full: bool) -> None:
+    """Show one message: envelope, recipients, header; or its content."""
+    header = b""
+    for word, value in _ask(config, "queue.show", {"id": id, "full": full}):
+        if word == "item":
+            octets = base64.b64decode(value["content"])
+            if full and not as_json:
+                _write(octets)
+            else:
+                header += octets
+        elif as_json:
+            _print_json(value | {"content": header.decode("utf-8", "surrogateescape")})
+        elif not full:
+            _print(tables.shown(value, header.decode("utf-8", "surrogateescape"), time.time()))
+
+
+def _write(octets: bytes) -> None:
+    """Write content as it is, but to a terminal only what can be seen."""
+    if not sys.stdout.isatty():
+        sys.stdout.buffer.write(octets)
+        return
+    text = octets.decode("utf-8", "surrogateescape").replace("\r\n", "\n")
+    sys.stdout.write("\n".join(map(escape, text.split("\n"))))
+
+
+def _action(verb: str, past: str, text: str) -> _Decorated:
+    """Define the command ``queue VERB``; ``past`` says what happened to recipients."""
+
+    def command(config: Path, as_json: bool, ids: tuple[str, ...], **given: Any) -> None:
+        arguments = _given(given)
+        recipients = 0
+        for each in [{"id": name} for name in ids] or [{}]:
+            done = _done(config, f"queue.{verb}", arguments | each, timeout=_ACTION_TIMEOUT)
+            if each and not done["recipients"]:
+                raise Refusal(Kind.ABSENT, f"nothing in the queue to {verb} for {each['id']}")
+            recipients += done["recipients"]
+        if as_json:
+            _print_json({"recipients": recipients})
+        else:
+            click.echo(f"{recipients} recipient{'s' * (recipients != 1)} {past}.")
+
+    command.__doc__ = text
+    everything = click.option("--all", "all", is_flag=True, help="The whole queue, if no filter.")
+    command = click.argument("ids", nargs=-1, metavar="[ID]...")(_filtered(everything(command)))
+    if verb == "bounce":
+        command = click.option("--reason", default="", help="What the senders are told.")(command)
+    return queue.command(verb)(_common(command))
+
+
+_action("flush", "will be tried now", "Try to deliver now.")
+_action("hold", "held", "Keep in the queue, untried, until released.")
+_action("release", "released", "Release what was held.")
+_action("delete", "deleted", "Remove for good; nobody is told.")
+_action("bounce", "returned", "Give up and notify the senders.")
+
+
+def _given(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value}
+
+
+def _ask(
+    config: Path, request: str, arguments: dict[str, Any], timeout: float = 60.0
+) -> Iterable[tuple[str, dict[str, Any]]]:
+    return ask(_socket(config), request, arguments, timeout=timeout)
+
+
+def _done(
+    config: Path, request: str, arguments: dict[str, Any], timeout: float = 60.0
+) -> dict[str, Any]:
+    """Return the result of a request that has no items."""
+    answer = _ask(config, request, arguments, timeout)
+    return next(value for word, value in answer if word == "done")
+
+
+def _socket(config: Path) -> Path:
+    """Return the control socket of the daemon that ``config`` configures."""
+    try:
+        text = config.read_text("utf-8", "replace")
+    except OSError as problem:
+        raise Refusal(
+            Kind.FORBIDDEN if isinstance(problem, PermissionError) else Kind.ABSENT,
+            f"cannot read {config}: {problem.strerror}",
+            ("It says where the control socket is; name another ini with -c FILE.",),
+        ) from None
+    entry = read_ini(text, str(config)).entries.get(("node", "directory"))
+    default = next(each.metadata["default"] for each in fields(Node) if each.name == "state")
+    return config.absolute().parent / (entry.text if entry else default) / _SOCKET
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    click.echo(_json(value, indent=2))
+
+
+def _json(value: dict[str, Any], indent: int | None = None) -> str:
+    """Return JSON that a terminal may see: ASCII, and DEL escaped too."""
+    return json.dumps(value, indent=indent).replace("\x7f", "\\u007f")
+
+
+def _print(page: Iterable[RenderableType]) -> None:
+    """Print with rich; wide and plain where it is not a terminal."""
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    console = Console(width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    for each in page:
+        console.print(each)

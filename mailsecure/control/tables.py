@@ -1,0 +1,228 @@
+"""What the command line shows to people: plain lines and tables (no Twisted).
+
+Every text that came from outside goes through :func:`~.lines.escape` before it is shown,
+and reaches rich only as ``Text``, never as markup: neither a terminal nor rich may be
+told anything by a HELO name.  Long listings are lines of fixed columns, so that the first
+appears before the last has arrived; what is short is a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ..config.model import Config
+from ..units import format_octets, format_seconds
+from .lines import escape
+
+__all__ = ["age", "listing", "listing_head", "shown", "status_page", "summary"]
+
+_COUNTS = (
+    ("sessions", "sessions_opened"),
+    ("  under TLS", "sessions_tls"),
+    ("  not greeted", "sessions_refused"),
+    ("  timed out", "timeouts"),
+    ("messages accepted", "messages_accepted"),
+    ("messages refused", "messages_refused"),
+    ("recipients accepted", "recipients_accepted"),
+    ("recipients refused", "recipients_refused"),
+    ("delivered", "delivered"),
+    ("deferred", "deferred"),
+    ("given up", "failed"),
+    ("bounces sent", "bounces_sent"),
+    ("internal errors", "internal_errors"),
+)
+_BAD = frozenset({"internal_errors", "failed"})
+
+
+def age(seconds: float) -> str:
+    """Return a duration as people say it, whole seconds at least: ``0s``, ``3h12m``."""
+    return format_seconds(int(seconds)) if seconds >= 1 else "0s"
+
+
+def _next(due: float, now: float) -> str:
+    return f"in {age(due - now)}" if due > now + 1 else "now"
+
+
+def _path(mailbox: str) -> str:
+    return f"<{escape(mailbox)}>"
+
+
+def _moment(when: float) -> str:
+    return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def listing_head() -> str:
+    """Return the head of a queue listing."""
+    return f"{'ID':13}  {'AGE':>7}  {'SIZE':>6}  {'TRIES':>5}  {'NEXT':>9}  SENDER → RECIPIENTS"
+
+
+def listing(item: dict[str, Any], now: float) -> Iterator[str]:
+    """Yield the lines of one message: its own, and the last reply if there is one.
+
+    The figures are those of the recipient that is due first.
+    """
+    recipients = sorted(item["recipients"], key=lambda each: (each["state"], each["due"]))
+    held = sum(each["state"] == "held" for each in recipients)
+    first = next((each for each in recipients if each["state"] != "held"), None)
+    tries = max((each["attempts"] for each in recipients), default=0)
+    more = f" (+{len(recipients) - 1})" if len(recipients) > 1 else ""
+    some = f" [{held} held]" if held and first else ""
+    shown_recipient = _path((first or recipients[0])["recipient"]) if recipients else "-"
+    yield (
+        f"{escape(item['id']):13}  {age(now - item['arrived']):>7}  "
+        f"{format_octets(item['octets']):>6}  {tries:>5}  "
+        f"{_next(first['due'], now) if first else 'held':>9}  "
+        f"{_path(item['sender'])} → {shown_recipient}{more}{some}"
+    )
+    reply = next((each["reply"] for each in recipients if each["reply"]), "")
+    if reply:
+        yield f"{'':15}{escape(' '.join(reply.split()))}"
+
+
+def _table(*columns: str, numbers: Iterable[str] = ()) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+    right = frozenset(numbers)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return table
+
+
+def _cells(*values: str) -> list[Text]:
+    return [Text(value) for value in values]
+
+
+def shown(item: dict[str, Any], header: str, now: float) -> Iterator[RenderableType]:
+    """Yield what ``queue show`` says of one message; ``header`` is its header section."""
+    client = escape(item["client"]) or "this machine"
+    helo = f" (HELO {escape(item['helo'])})" if item["helo"] else ""
+    session = f", session {escape(item['session'])}" if item["session"] else ""
+    facts = "".join(f"\n{'':10}{escape(k)}: {escape(v)}" for k, v in item["facts"].items())
+    wants = (("8BITMIME", "eight_bit"), ("SMTPUTF8", "smtputf8"))
+    flags = [name for name, key in wants if item[key]]
+    flags += [f"{name}={escape(item[key])}" for name, key in _ENVELOPE if item[key]]
+    yield Text(
+        f"message   {escape(item['id'])}{' ' if flags else ''}{' '.join(flags)}\n"
+        f"sender    {_path(item['sender'])}\n"
+        f"arrived   {_moment(item['arrived'])}, {age(now - item['arrived'])} ago, "
+        f"{item['octets']} octets\n"
+        f"client    {client}{helo} {escape(item['protocol'])}{session}{facts}\n"
+    )
+    table = _table("RECIPIENT", "STATE", "TRIES", "NEXT", "LAST REPLY", numbers=("TRIES",))
+    for each in item["recipients"]:
+        held = each["state"] == "held"
+        table.add_row(
+            *_cells(
+                _path(each["recipient"]),
+                each["state"],
+                str(each["attempts"]),
+                "-" if held else _next(each["due"], now),
+                escape(" ".join(each["reply"].split())),
+            )
+        )
+    yield table
+    if header:
+        yield Text("\n" + "\n".join(map(escape, header.rstrip("\r\n").split("\r\n"))))
+
+
+_ENVELOPE = (("RET", "ret"), ("ENVID", "envid"))
+
+
+def status_page(status: dict[str, Any]) -> Iterator[RenderableType]:
+    """Yield what ``status`` shows (the shape is :mod:`.status`'s)."""
+    yield Text(
+        f"mailsecure {escape(status['version'])} on {escape(status['host'])}, "
+        f"pid {status['pid']}, up {age(status['uptime'])}"
+    )
+    yield _spool_line(status)
+    yield Text(
+        f"{status['sessions']} sessions now, {format_octets(status['memory'])} of memory, "
+        f"{status['descriptors']} descriptors, the reactor late by at most "
+        f"{format_seconds(status['reactor']['late'])} in the last minute"
+    )
+    if status["log"]["failures"]:
+        log = status["log"]
+        text = f"the log could not be written {log['failures']} times, {log['lost']} lines lost"
+        yield Text(text, style="red")
+    yield Text("")
+    yield _counts(status)
+    if status["destinations"]:
+        yield Text("")
+        yield _destinations(status)
+    if status["destinations_more"]:
+        yield Text(f"and {status['destinations_more']} more destinations")
+    if status["problems"]:
+        yield Text("\nlast warnings and errors", style="bold")
+    for each in status["problems"][:10]:
+        style = "yellow" if each["level"] == "warn" else "red"
+        moment = _moment(each["time"])
+        yield Text(f"{moment} {escape(each['room'])}: {escape(each['text'])}", style=style)
+
+
+def _spool_line(status: dict[str, Any]) -> Text:
+    spool = status["spool"]
+    line = Text("spool ")
+    if spool["well"]:
+        line.append("well", style="green")
+    else:
+        line.append(("full: " if spool["full"] else "broken: ") + escape(spool["why"]), "bold red")
+    if "queue" in spool:
+        return line.append(f", {escape(spool['queue'])}", style="red")
+    oldest = spool["oldest"]
+    return line.append(
+        f", {spool['messages']} messages for {spool['recipients']} recipients, "
+        f"{format_octets(spool['octets'])}"
+        + (f", the oldest {age(status['now'] - oldest)} old" if oldest is not None else "")
+    )
+
+
+def _counts(status: dict[str, Any]) -> Table:
+    numbers = ("SINCE START", "/s 1m", "/s 5m", "/s 15m")
+    table = _table("", *numbers, numbers=numbers)
+    for words, name in _COUNTS:
+        count, rates = status["counters"].get(name, 0), status["rates"].get(name, (0, 0, 0))
+        cells = _cells(words, f"{count:,}", *(f"{rate:.1f}" for rate in rates))
+        table.add_row(*cells, style="red" if name in _BAD and count else None)
+    return table
+
+
+def _destinations(status: dict[str, Any]) -> Table:
+    numbers = ("RECIPIENTS", "IN FLIGHT", "OLDEST")
+    table = _table("DESTINATION", *numbers, "NEXT", "LAST ERROR", numbers=numbers)
+    now = status["now"]
+    for each in status["destinations"]:
+        oldest = each["oldest"]
+        table.add_row(
+            *_cells(
+                escape(each["domain"]),
+                str(each["recipients"]),
+                str(each["in_flight"]),
+                "" if oldest is None else age(now - oldest),
+                _next(each["next_attempt"], now),
+                escape(" ".join(each["last_error"].split())),
+            )
+        )
+    return table
+
+
+def summary(config: Config) -> dict[str, Any]:
+    """Return what ``check`` tells of a good ini: where it listens, where mail goes."""
+    return {
+        "file": config.file,
+        "hostname": config.node.hostname,
+        "state": str(config.node.state),
+        "listen": list(config.smtp.listen),
+        "listen_tls": list(config.smtp.listen_tls),
+        "starttls": config.smtp.tls_certificate is not None,
+        "relay": [str(network) for network in config.relay.networks],
+        "domains": {domain: str(route) for domain, route in config.domains.items()},
+        "manhole": config.manhole.listen,
+        "metrics": config.metrics.listen,
+        "log": config.log.file,
+    }
