@@ -81,9 +81,9 @@ class ClientMachine:
         "_accepted",
         "_at",
         "_commands",
-        "_elsewhere",
         "_hostname",
         "_lmtp",
+        "_mail_refused",
         "_need_tls",
         "_out",
         "_phase",
@@ -114,7 +114,7 @@ class ClientMachine:
         # A transaction of the server's is open that must be ended by RSET.
         self._reset = False
         self._reset_owed = False
-        self._elsewhere = False
+        self._mail_refused = False
         self._transaction = Transaction("", ())
         # Without PIPELINING: what is still to be sent of the envelope, last first.
         self._commands: list[str] = []
@@ -211,7 +211,7 @@ class ClientMachine:
         self._replies = [None] * len(transaction.recipients)
         self._accepted = []
         self._at = 0
-        self._elsewhere = False
+        self._mail_refused = False
         self._reset_owed = self._reset
 
     def body_sent(self) -> None:
@@ -325,7 +325,7 @@ class ClientMachine:
             self._reset = True
         else:
             self._replies = [reply] * len(self._replies)
-            self._elsewhere = reply.code < 500
+            self._mail_refused = True
 
     def _on_rcpt(self, reply: Reply, index: int) -> None:
         if self._replies[index] is not None:
@@ -405,15 +405,23 @@ class ClientMachine:
         return self._abandon(reply, elsewhere)
 
     def _abandon(self, reply: Reply, elsewhere: bool) -> Done:
-        replies = [given or reply for given in self._replies]
-        untouched = self._at == 0
-        return Done(Result(replies, self.capabilities.dsn, self._accepted, untouched, elsewhere))
+        result = self._result([given or reply for given in self._replies])
+        result.untouched = self._at == 0
+        result.elsewhere = elsewhere
+        return Done(result)
 
     def _done(self) -> Done:
         self._phase = _Phase.READY
         replies = [reply for reply in self._replies if reply is not None]
         assert len(replies) == len(self._replies)
-        return Done(Result(replies, self.capabilities.dsn, self._accepted, False, self._elsewhere))
+        return Done(self._result(replies))
+
+    def _result(self, replies: list[Reply]) -> Result:
+        refused = self._mail_refused
+        elsewhere = refused and replies[0].transient
+        return Result(
+            replies, self.capabilities.dsn, self._accepted, False, elsewhere, mail_refused=refused
+        )
 
     def _on_closing(self, reply: Reply) -> ClientEvent | None:
         self._phase = _Phase.CLOSED

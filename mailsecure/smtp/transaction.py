@@ -102,10 +102,12 @@ class Result:
     dsn: bool = False
     #: Indices of recipients whose RCPT was accepted.
     accepted: list[int] = field(default_factory=list)
-    #: Nothing was answered at all: a stale connection, if it had been used before.
+    #: Nothing was answered but, perhaps, 421: a stale connection, if it was used before.
     untouched: bool = False
     #: The trouble is with this server now, not with the message: another may take it.
     elsewhere: bool = False
+    #: It was MAIL that was refused: no recipient was looked at.
+    mail_refused: bool = False
 
 
 def mail_command(transaction: Transaction, offered: Capabilities) -> str:
