@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from twisted.internet.task import deferLater
@@ -139,24 +139,22 @@ class Requests:
     async def _content(self, body: Body, full: bool, send: Send) -> None:
         """Send the header section, or all, in pieces that are read outside the reactor."""
         pieces = body.pieces(_PIECE)
-        sent = 0
-        tail = b""
-        while full or sent < _MAX_HEADER:
-            piece: bytes | None
-            if body.in_memory:
-                piece = next(pieces, None)
-            else:
-                piece = await self._world.in_thread(next, pieces, None)
-            if piece is None:
+        header = b""
+        while (piece := await self._piece(body, pieces)) is not None:
+            if full:
+                await send(_encoded(piece))
+                continue
+            header += piece
+            if b"\r\n\r\n" in header or len(header) > _MAX_HEADER:
                 break
-            end = -1 if full else (tail + piece).find(b"\r\n\r\n")
-            if end >= 0:
-                piece = piece[: max(0, end + 2 - len(tail))]
-            await send({"content": base64.b64encode(piece).decode("ascii")})
-            if end >= 0:
-                break
-            sent += len(piece)
-            tail = piece[-3:]
+        if header:
+            section, end, _ = header.partition(b"\r\n\r\n")
+            await send(_encoded(section + end[:2]))
+
+    async def _piece(self, body: Body, pieces: Iterator[bytes]) -> bytes | None:
+        if body.in_memory:
+            return next(pieces, None)
+        return await self._world.in_thread(next, pieces, None)
 
     async def _act(self, verb: str, arguments: _Arguments, uid: int) -> dict[str, Any]:
         wanted = _filter(arguments, frozenset({"all", "reason"}))
@@ -185,6 +183,10 @@ class Requests:
             filter=_description(arguments),
         )
         return {"recipients": recipients}
+
+
+def _encoded(content: bytes) -> dict[str, Any]:
+    return {"content": base64.b64encode(content).decode("ascii")}
 
 
 def _only(arguments: _Arguments, known: frozenset[str]) -> None:

@@ -1,0 +1,194 @@
+"""A small spool, scheduler and world for the control room's tests."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from twisted.internet.defer import fail, succeed
+
+from mailsecure.control.api import Desk
+from mailsecure.smtp.envelope import Arrival, Envelope, Recipient
+from mailsecure.spool.api import (
+    Backlog,
+    Filter,
+    Health,
+    Listing,
+    QueuedMessage,
+    QueuedRecipient,
+    RecipientState,
+)
+from mailsecure.spool.ids import MessageId
+from mailsecure.world import World
+
+NOON = 1795348800.0
+FIRST = MessageId(1795345200_000000 << 12 | 7)
+
+
+def world(reactor, wall=lambda: NOON):
+    """A World around the real reactor or a Clock, without a network."""
+    return World(reactor, reactor, wall, random.Random(1), None)
+
+
+@dataclass
+class FakeBody:
+    """A body in memory, or one that pretends to be in a file."""
+
+    content: bytes
+    in_memory: bool = True
+
+    @property
+    def octets(self) -> int:
+        return len(self.content)
+
+    def pieces(self, size: int = 65536) -> Iterator[bytes]:
+        for start in range(0, len(self.content), size):
+            yield self.content[start : start + size]
+
+
+def listing(number, recipients=1, reply="", state=RecipientState.QUEUED, domain="example.com"):
+    """The ``number``-th message, one second younger than the last."""
+    return Listing(
+        MessageId(FIRST + (number * 1_000_000 << 12)),
+        f"sender{number}@example.org",
+        NOON - 3600 + number,
+        2048,
+        "192.0.2.1",
+        tuple(
+            (f"user{index}@{domain}", state, number % 4, NOON + 600, reply)
+            for index in range(recipients)
+        ),
+    )
+
+
+class FakeSpool:
+    """Just enough of the spool: finds, acts, counts what was asked."""
+
+    def __init__(self, listings=(), body=None):
+        self.listings = list(listings)
+        self.body = body or FakeBody(b"Subject: x\r\nFrom: a@b\r\n\r\nbody\r\n")
+        self.calls = []
+        self.healthy = Health(True, False, "")
+        self.fault = None
+        self.finds = 0
+
+    def _matching(self, filter: Filter):
+        for each in self.listings:
+            if filter.id is not None and each.id != filter.id:
+                continue
+            if filter.sender and filter.sender not in (
+                each.reverse_path,
+                "@" + each.reverse_path.partition("@")[2],
+            ):
+                continue
+            chosen = tuple(
+                recipient
+                for recipient in each.recipients
+                if (not filter.destination or recipient[0].endswith("@" + filter.destination))
+                and (not filter.recipient or recipient[0] == filter.recipient)
+                and (filter.state is None or recipient[1] is filter.state)
+            )
+            if chosen:
+                yield replace(each, recipients=chosen)
+
+    def find(self, filter, limit, after=None):
+        self.finds += 1
+        if self.fault:
+            return fail(self.fault)
+        if after is None and filter == Filter():
+            return succeed(self.listings[:limit])
+        found = [each for each in self._matching(filter) if after is None or each.id > after]
+        return succeed(found[:limit])
+
+    def content(self, id):
+        found = [each for each in self.listings if each.id == id]
+        if not found:
+            return succeed(None)
+        recipients = [Recipient(each[0], "example.com") for each in found[0].recipients]
+        return succeed(
+            QueuedMessage(
+                id,
+                Envelope(found[0].reverse_path, tuple(recipients), eight_bit=True, envid="E1"),
+                Arrival("192.0.2.1", "evil\x1b[31m\r\n[red]", "ESMTPS", "S1", {"tls": "TLSv1.3"}),
+                found[0].arrived,
+                self.body,
+                "example.com",
+                [QueuedRecipient(index, each) for index, each in enumerate(recipients)],
+            )
+        )
+
+    def _count(self, *call):
+        if self.fault:
+            return fail(self.fault)
+        self.calls.append(call)
+        return succeed(sum(len(each.recipients) for each in self._matching(call[1])))
+
+    def hold(self, filter):
+        return self._count("hold", filter)
+
+    def release(self, filter, now):
+        return self._count("release", filter, now)
+
+    def delete(self, filter):
+        return self._count("delete", filter)
+
+    def health(self):
+        return self.healthy
+
+    def totals(self):
+        if self.fault:
+            return fail(self.fault)
+        recipients = sum(len(each.recipients) for each in self.listings)
+        return succeed((len(self.listings), recipients, 2048 * len(self.listings)))
+
+    def backlog(self):
+        counts: dict[str, int] = {}
+        for each in self.listings:
+            for mailbox, *_ in each.recipients:
+                domain = mailbox.partition("@")[2]
+                counts[domain] = counts.get(domain, 0) + 1
+        return succeed([Backlog(domain, count, NOON + 60) for domain, count in counts.items()])
+
+
+@dataclass
+class FakeDestination:
+    """A destination as delivery knows it."""
+
+    domain: str
+    in_flight: int = 3
+    next_attempt: float = NOON + 120
+    last_error: str = "451 4.4.1 \x1b[31mgone\r\nforged"
+
+
+class FakeScheduler:
+    """Remembers what it was told."""
+
+    def __init__(self):
+        self.calls = []
+
+    def flush(self, filter):
+        self.calls.append(("flush", filter))
+        return succeed(1)
+
+    def bounce(self, filter, reason):
+        self.calls.append(("bounce", filter, reason))
+        return succeed(2)
+
+    def wake(self):
+        self.calls.append(("wake",))
+
+    def snapshot(self):
+        return [FakeDestination("example.com")]
+
+
+def desk(spool=None, scheduler=None, status=None, reload=None):
+    """A Desk of fakes."""
+
+    async def nothing():
+        return {"well": True}
+
+    async def reloaded():
+        return ["tls_certificate applied", "listen needs a restart"]
+
+    return Desk(
+        spool or FakeSpool(), scheduler or FakeScheduler(), status or nothing, reload or reloaded
+    )
