@@ -1,12 +1,12 @@
 """Proves that the control socket serves whom it should, in bounds, on real Unix sockets."""
 
 import base64
+import contextlib
 import json
 import os
 import shutil
 import socket
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from unittest import mock
 
@@ -70,7 +70,7 @@ class Served(TestCase):
                 connection.sendall(octets)
                 answer = b""
                 # A reset comes after what was written, when not all was read.
-                with suppress(ConnectionResetError):
+                with contextlib.suppress(ConnectionResetError):
                     while piece := connection.recv(65536):
                         answer += piece
                 return answer
