@@ -1,0 +1,1 @@
+"""Our fakes, shipped and documented, for the tests of mailsecure and of what uses it."""
