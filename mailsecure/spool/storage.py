@@ -1,0 +1,468 @@
+"""The spool's files, and every statement that touches them.  Blocking.
+
+:class:`Storage` is used by one writer thread, :class:`Reader` by one reader thread
+(a second connection, so that a long listing never holds up a commit; WAL gives it a
+snapshot).  :mod:`.sqlite` owns both threads.
+
+**The commit path.**  A group of operations is one transaction: first the large bodies go
+to their segment and are made durable with one fdatasync, then the rows are written and
+committed with ``synchronous=FULL``, which syncs the WAL once.  The order matters: a row
+never points at octets that might not be there.
+
+**Faults.**  No room (ENOSPC, EDQUOT, SQLITE_FULL) rolls the group back whole and raises
+SpoolFull.  Any other failure of the disk raises SpoolBroken: then nobody knows what a
+second fsync would tell (the kernel may have dropped the pages and forgotten the error),
+so the caller must close this object and open another.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..config.model import SpoolSettings
+from ..errors import LocalFault
+from .api import (
+    Backlog,
+    Filter,
+    Listing,
+    NewMessage,
+    QueuedMessage,
+    RecipientState,
+    Settlement,
+    SpoolBroken,
+    SpoolFull,
+)
+from .body import FileBody, MemoryBody, disk_fault
+from .ids import MessageId
+from .schema import SCHEMA, VERSION, envelope_of, message_row, recipient_of, recipient_rows
+from .segments import Segments
+
+__all__ = ["Reader", "Storage"]
+
+#: How many recipients one administrative statement changes before others get a turn.
+SLICE = 2000
+_CHECKPOINT_PAGES = 4000
+_WAL_LIMIT = 64 << 20
+
+_INSERT_MESSAGE = "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_RECIPIENT = (
+    "INSERT INTO recipient (message, idx, mailbox, domain, notify, orcpt, due)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+_DELETE_RECIPIENT = "DELETE FROM recipient WHERE message = ? AND idx = ?"
+_RETRY_RECIPIENT = (
+    "UPDATE recipient SET due = ?, reply = ?, attempts = attempts + ? WHERE message = ? AND idx = ?"
+)
+_ROWS = "FROM recipient r JOIN message m ON m.id = r.message"
+_WARN_RECIPIENT = "UPDATE recipient SET warned = 1 WHERE message = ? AND idx = ?"
+_DELETE_MESSAGE = (
+    "DELETE FROM message WHERE id = ? AND NOT EXISTS (SELECT 1 FROM recipient WHERE message = ?)"
+)
+
+
+def database_fault(error: sqlite3.Error) -> LocalFault:
+    """Return the fault that a database error means."""
+    code = getattr(error, "sqlite_errorcode", 0) or 0
+    why = f"the spool's database: {error}"
+    return SpoolFull(why) if code & 0xFF == sqlite3.SQLITE_FULL else SpoolBroken(why)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    return connection
+
+
+class Storage:
+    """The writing side: one open spool directory.  See the module's text."""
+
+    def __init__(self, directory: Path, settings: SpoolSettings) -> None:
+        self._directory = directory
+        self._inline_size = settings.inline_size
+        self._segments = Segments(directory / "segments", settings.segment_size)
+        self._lock = -1
+        self._database: sqlite3.Connection | None = None
+
+    @property
+    def database_path(self) -> Path:
+        """Where the database is."""
+        return self._directory / "spool.db"
+
+    def open(self) -> None:
+        """Lock the directory, open or create the database, clear leftovers away."""
+        try:
+            self._directory.mkdir(mode=0o700, exist_ok=True)
+            self._take_lock()
+            new = not self.database_path.exists()
+            database = self._database = _connect(self.database_path)
+            if new:
+                database.execute("PRAGMA page_size = 8192")
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+            database.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT}")
+            self._check_version(database)
+            live = {row[0] for row in database.execute("SELECT number FROM segment WHERE live > 0")}
+            self._segments.open(live)
+        except OSError as error:
+            raise disk_fault(error, f"cannot open the spool {self._directory}") from error
+        except sqlite3.Error as error:
+            raise database_fault(error) from error
+
+    def _take_lock(self) -> None:
+        descriptor = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            other = os.read(descriptor, 20).decode("ascii", "replace").strip()
+            os.close(descriptor)
+            raise SpoolBroken(
+                f"the spool {self._directory} is in use by process {other or 'unknown'}"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, b"%d\n" % os.getpid())
+        self._lock = descriptor
+
+    def _check_version(self, database: sqlite3.Connection) -> None:
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            database.executescript(f"BEGIN;{SCHEMA};PRAGMA user_version = {VERSION};COMMIT;")
+        elif version != VERSION:
+            raise SpoolBroken(
+                f"{self.database_path} has version {version}; this mailsecure knows {VERSION}"
+            )
+
+    def close(self) -> None:
+        """Close everything; what was not committed is not there."""
+        if self._database is not None:
+            database, self._database = self._database, None
+            with suppress(sqlite3.Error):
+                # A disk at fault cannot be closed well; what counts was committed before.
+                database.close()
+        try:
+            self._segments.close()
+        finally:
+            if self._lock >= 0:
+                os.close(self._lock)
+                self._lock = -1
+
+    # -- groups
+
+    def commit(self, accepts: Sequence[NewMessage], settlements: Sequence[Settlement]) -> None:
+        """Make a group durable.  SpoolFull: nothing of it is; SpoolBroken: close me."""
+        try:
+            self._transaction(lambda database: self._write(database, accepts, settlements))
+            if settlements:
+                self._reclaim()
+        except OSError as error:
+            raise disk_fault(error, "cannot write to the spool") from error
+
+    def change(self, statement: str, values: Sequence[Any]) -> int:
+        """Run one administrative statement; return how many rows it changed."""
+        changed = 0
+
+        def run(database: sqlite3.Connection) -> None:
+            nonlocal changed
+            changed = database.execute(statement, values).rowcount
+
+        self._transaction(run)
+        return changed
+
+    def delete(self, filter: Filter) -> int:
+        """Remove a slice of matching recipients, and messages that lost their last one."""
+        where, values = conditions(filter)
+        found: list[tuple[int, int]] = []
+
+        def run(database: sqlite3.Connection) -> None:
+            found.extend(
+                database.execute(
+                    f"SELECT r.message, r.idx {_ROWS} WHERE {where} LIMIT {SLICE}", values
+                )
+            )
+            database.executemany(_DELETE_RECIPIENT, found)
+            database.executemany(_DELETE_MESSAGE, [(id, id) for id, _ in found])
+
+        self._transaction(run)
+        self._reclaim()
+        return len(found)
+
+    def _transaction(self, work: Callable[[sqlite3.Connection], None]) -> None:
+        database = self._database
+        if database is None:
+            raise SpoolBroken("the spool is closed")
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            work(database)
+            database.execute("COMMIT")
+        except BaseException as error:
+            if database.in_transaction:
+                try:
+                    database.execute("ROLLBACK")
+                except sqlite3.Error as worse:
+                    raise SpoolBroken(f"the spool's database: {worse}") from error
+            if isinstance(error, sqlite3.Error):
+                raise database_fault(error) from error
+            raise
+
+    def _write(
+        self,
+        database: sqlite3.Connection,
+        accepts: Sequence[NewMessage],
+        settlements: Sequence[Settlement],
+    ) -> None:
+        arriving = [*accepts, *self._settle(database, settlements)]
+        if not arriving:
+            return
+        rows = [self._place(new) for new in arriving]
+        self._segments.sync()
+        database.executemany(_INSERT_MESSAGE, rows)
+        database.executemany(
+            _INSERT_RECIPIENT, [row for new in arriving for row in recipient_rows(new)]
+        )
+
+    def _place(self, new: NewMessage) -> tuple[Any, ...]:
+        """Put the body where its size belongs; return the message's row."""
+        if new.body.octets <= self._inline_size:
+            return message_row(new, b"".join(new.body.pieces()), None, None)
+        segment, offset = self._segments.append(new.body)
+        return message_row(new, None, segment, offset)
+
+    def _settle(
+        self, database: sqlite3.Connection, settlements: Sequence[Settlement]
+    ) -> list[NewMessage]:
+        """Apply settlements; return the notices that are to enter with them."""
+        if not settlements:
+            return []
+        done = [(each.id, idx) for each in settlements for idx in each.done]
+        retry = [
+            (due, reply, int(counts), each.id, idx)
+            for each in settlements
+            for idx, (due, reply, counts) in each.retry.items()
+        ]
+        warned = [(each.id, idx) for each in settlements for idx in each.warned]
+        notices = [
+            each.notice
+            for each in settlements
+            if each.notice is not None and self._is_news(database, each)
+        ]
+        if done:
+            database.executemany(_DELETE_RECIPIENT, done)
+        if retry:
+            database.executemany(_RETRY_RECIPIENT, retry)
+        if warned:
+            database.executemany(_WARN_RECIPIENT, warned)
+        if done:
+            database.executemany(
+                _DELETE_MESSAGE, [(each.id, each.id) for each in settlements if each.done]
+            )
+        return notices
+
+    @staticmethod
+    def _is_news(database: sqlite3.Connection, settlement: Settlement) -> bool:
+        """A notice enters once: with the first settlement that changes something.
+
+        A settlement may come again when its first answer was lost with the disk.
+        """
+        concerned = (*settlement.done, *settlement.warned)
+        return any(
+            database.execute(
+                "SELECT 1 FROM recipient WHERE message = ? AND idx = ?", (settlement.id, idx)
+            ).fetchone()
+            for idx in concerned
+        )
+
+    def _reclaim(self) -> None:
+        """Remove the segments that no row refers to any more."""
+        database = self._database
+        if database is None:
+            return
+        empty = [
+            row[0]
+            for row in database.execute("SELECT number FROM segment WHERE live = 0")
+            if row[0] != self._segments.active
+        ]
+        for number in empty:
+            self._segments.remove(number)
+        if empty:
+            database.executemany("DELETE FROM segment WHERE number = ?", [(n,) for n in empty])
+
+
+def conditions(filter: Filter) -> tuple[str, list[Any]]:
+    """Return the WHERE clause over ``recipient r JOIN message m`` for ``filter``."""
+    terms = ["1"]
+    values: list[Any] = []
+    if filter.id is not None:
+        terms.append("r.message = ?")
+        values.append(filter.id)
+    for column, text in (("m.reverse_path", filter.sender), ("r.mailbox", filter.recipient)):
+        if text.startswith("@"):
+            terms.append(f"substr({column}, -length(?)) = ? COLLATE NOCASE")
+            values += [text, text]
+        elif text:
+            terms.append(f"{column} = ? COLLATE NOCASE")
+            values.append("" if text == "<>" else text)
+    if filter.destination:
+        terms.append("r.domain = ?")
+        values.append(filter.destination.lower())
+    if filter.state is not None:
+        terms.append("r.held = ?")
+        values.append(int(filter.state is RecipientState.HELD))
+    return " AND ".join(terms), values
+
+
+def chosen(filter: Filter, more: str) -> tuple[str, list[Any]]:
+    """Return a condition on rows of ``recipient``: a slice of those that match."""
+    where, values = conditions(filter)
+    return (
+        f"(message, idx) IN (SELECT r.message, r.idx {_ROWS}"
+        f" WHERE {where} AND {more} LIMIT {SLICE})",
+        values,
+    )
+
+
+class Reader:
+    """The reading side: one more connection, one thread."""
+
+    def __init__(self, path: Path, segments: Path, settings: SpoolSettings) -> None:
+        self._path = path
+        self._segments = Segments(segments, settings.segment_size)
+        self._database: sqlite3.Connection | None = None
+
+    def open(self) -> None:
+        """Connect.  The database is there already."""
+        self._database = _connect(self._path)
+        self._database.execute("PRAGMA query_only = 1")
+
+    def close(self) -> None:
+        """Disconnect."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def _query(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        if self._database is None:
+            raise SpoolBroken("the spool is closed")
+        try:
+            return self._database.execute(statement, values)
+        except sqlite3.Error as error:
+            raise database_fault(error) from error
+
+    def due(
+        self, domain: str, now: float, limit: int, skip: frozenset[MessageId]
+    ) -> list[QueuedMessage]:
+        """See :meth:`.api.Spool.due`."""
+        ids: dict[int, None] = {}
+        rows = self._query(
+            "SELECT message FROM recipient WHERE held = 0 AND domain = ? AND due <= ? ORDER BY due",
+            domain,
+            now,
+        )
+        for (message,) in rows:
+            if message not in skip:
+                ids[message] = None
+                if len(ids) >= limit:
+                    break
+        rows.close()
+        found = [
+            self._message(
+                MessageId(number), domain, "domain = ? AND held = 0 AND due <= ?", domain, now
+            )
+            for number in ids
+        ]
+        return [message for message in found if message is not None]
+
+    def content(self, id: MessageId) -> QueuedMessage | None:
+        """See :meth:`.api.Spool.content`."""
+        return self._message(id, "", "1")
+
+    def _message(
+        self, id: MessageId, domain: str, which: str, *values: Any
+    ) -> QueuedMessage | None:
+        row = self._query(
+            "SELECT arrived, octets, reverse_path, facts, body, segment, offset"
+            " FROM message WHERE id = ?",
+            id,
+        ).fetchone()
+        if row is None:
+            return None
+        arrived, octets, reverse_path, facts, inline, segment, offset = row
+        recipients = [
+            recipient_of(each)
+            for each in self._query(
+                "SELECT idx, mailbox, domain, notify, orcpt, attempts, reply, warned"
+                f" FROM recipient WHERE message = ? AND {which} ORDER BY idx",
+                id,
+                *values,
+            )
+        ]
+        if not recipients:
+            return None
+        envelope, arrival = envelope_of(
+            reverse_path, facts, tuple(each.recipient for each in recipients)
+        )
+        body: MemoryBody | FileBody
+        if segment is None:
+            body = MemoryBody([inline])
+        else:
+            body = FileBody(b"", octets, offset, path=self._segments.path(segment))
+        return QueuedMessage(id, envelope, arrival, arrived, body, domain, recipients)
+
+    def backlog(self) -> list[Backlog]:
+        """See :meth:`.api.Spool.backlog`."""
+        return [
+            Backlog(*row)
+            for row in self._query(
+                "SELECT domain, count(*), min(due) FROM recipient"
+                " INDEXED BY recipient_due WHERE held = 0 GROUP BY domain"
+            )
+        ]
+
+    def find(self, filter: Filter, limit: int, after: MessageId | None) -> list[Listing]:
+        """See :meth:`.api.Spool.find`."""
+        where, values = conditions(filter)
+        ids = [
+            MessageId(row[0])
+            for row in self._query(
+                f"SELECT DISTINCT r.message {_ROWS} WHERE {where} AND r.message > ?"
+                " ORDER BY r.message LIMIT ?",
+                *values,
+                -1 if after is None else after,
+                limit,
+            )
+        ]
+        listings = (self._listing(id, where, values) for id in ids)
+        return [listing for listing in listings if listing is not None]
+
+    def _listing(self, id: MessageId, where: str, values: Iterable[Any]) -> Listing | None:
+        rows = self._query(
+            "SELECT m.reverse_path, m.arrived, m.octets, m.facts,"
+            " r.mailbox, r.held, r.attempts, r.due, r.reply"
+            f" {_ROWS} WHERE {where} AND m.id = ? ORDER BY r.idx",
+            *values,
+            id,
+        ).fetchall()
+        if not rows:
+            return None
+        reverse_path, arrived, octets, facts = rows[0][:4]
+        _, arrival = envelope_of(reverse_path, facts, ())
+        states = (RecipientState.QUEUED, RecipientState.HELD)
+        return Listing(
+            id,
+            reverse_path,
+            arrived,
+            octets,
+            arrival.client,
+            tuple((row[4], states[row[5]], *row[6:9]) for row in rows),
+        )
+
+    def totals(self) -> tuple[int, int, int]:
+        """See :meth:`.api.Spool.totals`."""
+        messages, octets = self._query("SELECT messages, octets FROM total").fetchone()
+        (recipients,) = self._query("SELECT count(*) FROM recipient").fetchone()
+        return messages, recipients, octets
