@@ -1,0 +1,22 @@
+"""SIGHUP: read the ini again.  (SIGTERM and SIGINT are Twisted's: they stop services.)
+
+A Python signal handler runs between two instructions of the main thread, while the
+reactor may be asleep; ``callFromThread`` wakes it and runs the work in its turn.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["on_hangup"]
+
+
+def on_hangup(reactor: Any, work: Callable[[], object]) -> None:
+    """Have ``work`` called in the reactor's thread at each SIGHUP."""
+
+    def handle(*_: object) -> None:
+        reactor.callFromThread(work)
+
+    signal.signal(signal.SIGHUP, handle)
