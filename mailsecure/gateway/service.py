@@ -123,15 +123,14 @@ class Gateway(Service):
         self._configure(config, routes)
         self._desk = self._new_desk(config, routes)
 
-    @property
-    def session_count(self) -> int:
-        """How many sessions there are."""
+    def count_sessions(self) -> int:
+        """Return how many sessions there are."""
         return len(self._sessions)
 
     @property
     def listening(self) -> list[str]:
         """Where we listen, for people."""
-        return [str(port.getHost()) for port in self._ports]
+        return [_place(port.getHost()) for port in self._ports]
 
     # -- settings
 
@@ -263,7 +262,10 @@ class Gateway(Service):
     async def _bind(self, description: str, factory: Factory) -> None:
         endpoint = serverFromString(self._parts.world.reactor, description)
         try:
-            self._ports.append(await endpoint.listen(factory))
+            port = await endpoint.listen(factory)
+            # Bound, but not read before startService: the spool is not open yet.
+            port.pauseProducing()
+            self._ports.append(port)
         except CannotListenError as error:
             reason = getattr(error.socketError, "strerror", None) or error.socketError
             raise LocalFault(f"cannot listen on {description}: {reason}") from None
@@ -271,8 +273,10 @@ class Gateway(Service):
             raise LocalFault(f"cannot listen on {description}: {error}") from None
 
     def startService(self) -> None:
-        """Begin to watch the time."""
+        """Begin to take sessions and to watch the time."""
         super().startService()
+        for port in self._ports:
+            port.resumeProducing()  # type: ignore[attr-defined]
         self._sweeper.start()
 
     def stopService(self) -> Deferred[None]:
@@ -311,6 +315,14 @@ class Gateway(Service):
         self._empty = None
         if late.active():
             late.cancel()
+
+
+def _place(address: IAddress) -> str:
+    if isinstance(address, IPv4Address):
+        return f"{address.host}:{address.port}"
+    if isinstance(address, IPv6Address):
+        return f"[{address.host}]:{address.port}"
+    return str(address)
 
 
 def _limits(smtp: Smtp) -> Limits:

@@ -1,0 +1,168 @@
+"""The whole object graph on one screen.
+
+:func:`build` is called by ``tap`` with a configuration and a world; it makes every
+object of the daemon and gives each what it needs, as callables and values.  Features
+meet here and nowhere else.  The order of starting and stopping is :mod:`.life`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import netifaces
+from twisted.internet.defer import Deferred
+
+from .config.model import Config, Route
+from .control.api import Desk
+from .control.logfile import LogFile
+from .control.manhole import ManholeService
+from .control.metrics import Figures, MetricsService, process_gauges
+from .control.server import SOCKET_NAME, ControlService
+from .control.status import Status
+from .control.vitals import Vitals
+from .counters import Counters
+from .delivery.api import Transport
+from .delivery.routes import Routes
+from .delivery.scheduler import Scheduler
+from .delivery.transports import make_transport
+from .errors import LocalFault
+from .gateway.service import Gateway, GatewayParts
+from .life import Daemon, Parts
+from .smtp.envelope import Recipient
+from .smtp.replies import Reply
+from .spool.body import BodyStore
+from .spool.ids import IdSource
+from .spool.sqlite import SqliteSpool
+from .world import World
+
+__all__ = ["build"]
+
+
+def build(config: Config, world: World, path: Path) -> Daemon:
+    """Make the daemon of ``config``, which was read from ``path``.  Nothing starts yet."""
+    node, state = config.node, config.node.state
+    counters = Counters()
+    log = LogFile(config.log, node.hostname, world.clock)
+    ids = IdSource(world.wall, world.rng)
+    spool = SqliteSpool(state, config.spool, world)
+    bodies = BodyStore(state, config.smtp.message_memory)
+    routes = Routes(config.domains)
+    out = Outward(world, config)
+    scheduler = Scheduler(
+        world=world,
+        spool=spool,
+        routes=routes,
+        transport_for=out.transport,
+        settings=config.delivery,
+        hostname=node.hostname,
+        ids=ids,
+        counters=counters,
+    )
+    gateway = Gateway(
+        GatewayParts(world, spool, bodies, ids, scheduler.take, out.probe, counters),
+        config,
+        routes,
+    )
+    vitals = Vitals(world, counters)
+    status = Status(
+        world, node.hostname, counters, vitals, spool, scheduler, gateway.count_sessions, log
+    )
+
+    def reconfigure(new: Config) -> None:
+        routes = Routes(new.domains)
+        gateway.reconfigure(new, routes)
+        bodies.memory = new.smtp.message_memory
+        out.reconfigure(new)
+        scheduler.reconfigure(routes, new.delivery)
+        log.reconfigure(new.log)
+
+    async def reload() -> Sequence[str]:
+        return await daemon.reload()
+
+    control = ControlService(state / SOCKET_NAME, world, Desk(spool, scheduler, status, reload))
+    gauges = process_gauges(vitals) | {
+        "sessions": ("SMTP sessions open now.", gateway.count_sessions),
+    }
+    figures = Figures(counters, gauges)
+    metrics = [MetricsService(world, config.metrics.listen, figures, spool)] * bool(
+        config.metrics.listen
+    )
+    namespace = {
+        "config": config,
+        "world": world,
+        "spool": spool,
+        "scheduler": scheduler,
+        "gateway": gateway,
+        "counters": counters,
+        "status": status,
+    }
+    manhole = ManholeService(world, config.manhole, state, namespace)
+    daemon = Daemon(
+        Parts(
+            config=config,
+            path=path,
+            world=world,
+            log=log,
+            spool=spool,
+            scheduler=scheduler,
+            gateway=gateway,
+            vitals=vitals,
+            before=metrics,
+            after=[control, manhole],
+            reconfigure=reconfigure,
+        )
+    )
+    namespace["daemon"] = daemon
+    return daemon
+
+
+class Outward:
+    """The transports to next hops, one a route, made when first needed."""
+
+    def __init__(self, world: World, config: Config) -> None:
+        self._world = world
+        self._config = config
+        self._routes = Routes(config.domains)
+        self._made: dict[Route, Transport] = {}
+
+    def transport(self, route: Route) -> Transport:
+        """Return the transport of ``route``."""
+        made = self._made.get(route)
+        if made is None:
+            config = self._config
+            made = self._made[route] = make_transport(
+                self._world, config.delivery, config.node.hostname, route, self.is_self
+            )
+        return made
+
+    def reconfigure(self, config: Config) -> None:
+        """Make transports anew where the settings of delivery changed."""
+        if config.delivery != self._config.delivery:
+            old, self._made = self._made, {}
+            for transport in old.values():
+                Deferred.fromCoroutine(transport.close())
+        self._config = config
+        self._routes = Routes(config.domains)
+
+    def probe(self, recipient: Recipient) -> Deferred[Reply]:
+        """Ask the next hop of ``recipient`` whether it takes it."""
+        route = self._routes.find(recipient.domain)
+        if route is None:
+            raise LocalFault(f"no route for {recipient.domain}")
+        transport = self.transport(route)
+        return Deferred.fromCoroutine(transport.probe(recipient.domain, recipient.mailbox))
+
+    def is_self(self, name: str) -> bool:
+        """Say whether a host name or an IP address is this machine."""
+        return name == self._config.node.hostname or name in _own_addresses()
+
+
+def _own_addresses() -> set[str]:
+    """Return the addresses of this machine's interfaces, loopback included."""
+    found = set()
+    for interface in netifaces.interfaces():
+        for family in (netifaces.AF_INET, netifaces.AF_INET6):
+            for each in netifaces.ifaddresses(interface).get(family, ()):
+                found.add(each["addr"].partition("%")[0])
+    return found
