@@ -47,6 +47,8 @@ from .transaction import (
 
 __all__ = ["ClientMachine"]
 
+#: Lines whose reading is remembered, for each session.
+MAX_KNOWN = 32
 TLS_NOT_OFFERED = Reply(454, "4.7.4", "TLS is required, but was not offered")
 
 
@@ -82,6 +84,7 @@ class ClientMachine:
         "_at",
         "_commands",
         "_hostname",
+        "_known",
         "_lmtp",
         "_mail_refused",
         "_need_tls",
@@ -107,6 +110,7 @@ class ClientMachine:
         self._need_tls = need_tls
         self._secured = False
         self._reader = ReplyReader()
+        self._known: dict[bytes, Reply] = {}
         self._phase = _Phase.GREETING
         self._out = b""
         #: What the server offers; the empty set before :class:`Ready`.
@@ -171,7 +175,8 @@ class ClientMachine:
         try:
             # A line at a time, so that what was well answered before a fault counts.
             for line in data.splitlines(True) if data.count(b"\n") > 1 else (data,):
-                for reply in self._reader.feed(line):
+                reply = self._read(line)
+                if reply is not None:
                     event = _ON_REPLY[self._phase](self, reply)
                     if event is not None:
                         events.append(event)
@@ -183,6 +188,21 @@ class ClientMachine:
                 raise
             self._phase = _Phase.CLOSED
         return events
+
+    def _read(self, line: bytes) -> Reply | None:
+        """Return the reply that ``line`` (at most one line) completes."""
+        reader = self._reader
+        if self._phase is not _Phase.ENVELOPE or not reader.idle:
+            replies = reader.feed(line)
+            return replies[0] if replies else None
+        # A server says the same few words to every MAIL, RCPT and DATA.
+        reply = self._known.get(line)
+        if reply is None:
+            replies = reader.feed(line)
+            reply = replies[0] if replies else None
+            if reply is not None and len(self._known) < MAX_KNOWN:
+                self._known[line] = reply
+        return reply
 
     def tls_started(self) -> None:
         """TLS is on: what was known is forgotten (RFC 3207 §4.2); EHLO again."""
