@@ -34,12 +34,11 @@ from ..errors import ConfigProblems
 from . import tables
 from .client import ask
 from .lines import escape
-from .wire import Kind, Refusal
+from .wire import SOCKET_NAME, Kind, Refusal
 
 __all__ = ["main"]
 
 _CONFIG = Path("/etc/mailsecure.ini")
-_SOCKET = "control"
 _ACTION_TIMEOUT = 600.0
 _STATUS_TIMEOUT = 10.0
 _PIPE_WIDTH = 200
@@ -289,9 +288,9 @@ def _socket(config: Path) -> Path:
             f"cannot read {config}: {problem.strerror}",
             ("It says where the control socket is; name another ini with -c FILE.",),
         ) from None
-    entry = read_ini(text, str(config)).entries.get(("node", "directory"))
+    entry = read_ini(text, str(config)).entries.get(("node", "state"))
     default = next(each.metadata["default"] for each in fields(Node) if each.name == "state")
-    return config.absolute().parent / (entry.text if entry else default) / _SOCKET
+    return config.absolute().parent / (entry.text if entry else default) / SOCKET_NAME
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -40,13 +40,12 @@ from ..errors import ConfigProblems, LocalFault
 from ..world import World
 from .api import Desk
 from .requests import Requests
-from .wire import Kind, LineReader, Refusal, decode_request, encode, refused
+from .wire import SOCKET_NAME, Kind, LineReader, Refusal, decode_request, encode, refused
 
 __all__ = ["SOCKET_NAME", "ControlService"]
 
 _log = Logger(namespace="control")
 
-SOCKET_NAME = "control"
 _MAX_PATH = 107
 _MAX_CONNECTIONS = 20
 _REQUEST_TIMEOUT = 10.0
@@ -255,7 +254,7 @@ class ControlService(Service):
         if len(os.fsencode(path)) > _MAX_PATH:
             raise LocalFault(
                 f"cannot listen on {path}: the path of a Unix socket may have {_MAX_PATH} "
-                "octets; choose a shorter [node] directory"
+                "octets; choose a shorter [node] state"
             )
         _remove_stale(self._path)
         try:

@@ -24,6 +24,7 @@ from ..errors import RemoteFault
 
 __all__ = [
     "MAX_REQUEST",
+    "SOCKET_NAME",
     "VERSION",
     "Kind",
     "LineReader",
@@ -36,6 +37,8 @@ __all__ = [
 ]
 
 VERSION = 1
+#: The name of the socket within the state directory.
+SOCKET_NAME = "control"
 #: The longest request in octets, LF included.
 MAX_REQUEST = 1 << 16
 

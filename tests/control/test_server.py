@@ -111,7 +111,7 @@ class ListeningTests(Served):
 
     async def test_a_path_that_is_too_long(self):
         self.path = self.directory / ("x" * 100)
-        self.assertIn("may have 107 octets; choose a shorter [node] directory", await self.fault())
+        self.assertIn("may have 107 octets; choose a shorter [node] state", await self.fault())
 
     async def test_no_such_directory(self):
         self.path = self.directory / "none" / "control"
