@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["failing_fsync", "fill", "fill_inodes", "small_disk"]
+__all__ = ["failing_fsync", "fill", "fill_inodes", "slow_fsync", "small_disk"]
 
 
 @contextmanager
@@ -86,10 +86,23 @@ def failing_fsync(pid: int, when: str = "1+", calls: str = "fsync,fdatasync") ->
 
     ``when`` counts the calls of each thread, as strace does: ``3``, ``2+``.
     """
+    with _injected(pid, calls, f"error=EIO:when={when}"):
+        yield
+
+
+@contextmanager
+def slow_fsync(pid: int, seconds: float, calls: str = "fsync,fdatasync") -> Iterator[None]:
+    """Have each sync of process ``pid`` take so long."""
+    with _injected(pid, calls, f"delay_enter={int(seconds * 1e6)}"):
+        yield
+
+
+@contextmanager
+def _injected(pid: int, calls: str, fault: str) -> Iterator[None]:
     tracer = subprocess.Popen(
         [
             *("strace", "-f", "-o", "/dev/null", "-p", str(pid)),
-            *("-e", f"trace={calls}", "-e", f"inject={calls}:error=EIO:when={when}"),
+            *("-e", f"trace={calls}", "-e", f"inject={calls}:{fault}"),
         ],
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -98,6 +111,7 @@ def failing_fsync(pid: int, when: str = "1+", calls: str = "fsync,fdatasync") ->
     try:
         if tracer.stderr is None or "attached" not in (line := tracer.stderr.readline()):
             raise AssertionError(f"strace did not attach: {line}")
+        # It goes on to attach to the other threads.
         time.sleep(0.2)
         yield
     finally:

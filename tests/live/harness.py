@@ -276,9 +276,8 @@ class Gateway:
 
     def cli(self, *arguments: str, timeout: float = 20.0) -> subprocess.CompletedProcess[str]:
         """Run ``mailsecure COMMAND -c INI …`` and return what it did."""
-        command, *rest = arguments
         return subprocess.run(
-            [str(BIN / "mailsecure"), command, *rest, "-c", str(self.ini)],
+            [str(BIN / "mailsecure"), *arguments, "-c", str(self.ini)],
             cwd=ROOT,
             capture_output=True,
             text=True,

@@ -93,6 +93,8 @@ class Sink:
         self.before_final: Callable[[Taken], None] = lambda taken: None
         #: Seconds to wait before each reply.
         self.delay = 0.0
+        #: Sent in one segment with the 220 of STARTTLS.
+        self.after_starttls = b""
         #: While set, a session is closed in place of the reply to the final dot.
         self.hang_up_at_dot = False
         #: While set, the reply to the final dot does not come.
@@ -262,7 +264,7 @@ class _Session:
         if verb in ("EHLO", "LHLO", "HELO"):
             self._hello(verb, argument)
         elif verb == "STARTTLS" and sink.tls is not None:
-            self._send("220 go ahead")
+            self._connection.sendall(b"220 go ahead\r\n" + sink.after_starttls)
             self._connection = sink.tls.wrap_socket(self._connection, server_side=True)
             self._tls = self._connection.version() or ""
             self._buffer = b""
