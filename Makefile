@@ -1,0 +1,62 @@
+# make demo    a gateway on loopback ports, to try at once
+# make test    all tests; live ones where this machine allows, the others are named
+# make lint    format, style, types, import directions, coverage of the pure modules
+# make docs    the manual, in docs/_build
+# make bench   the measurements beside Postfix and Haraka (see benchmarks/README.rst)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
+TRIAL := $(BIN)/python -m tests.summary
+
+.PHONY: demo test lint docs bench coverage dist clean
+
+$(VENV)/demo.stamp: setup.cfg setup.py pyproject.toml
+	@test -x $(BIN)/python || { echo "Building $(VENV) (once) ..."; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing mailsecure into $(VENV) (once) ..."
+	@$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/demo.stamp
+	@echo "Installing what the tests need into $(VENV) (once) ..."
+	@$(PIP) install --editable '.[dev,docs]'
+	@touch $@
+
+demo: $(VENV)/demo.stamp
+	@mkdir -p demo-state && chmod 700 demo-state
+	@cat etc/demo.txt
+	@exec $(BIN)/twistd --nodaemon --pidfile= mailsecure --config etc/demo.ini
+
+test: $(VENV)/dev.stamp
+	@$(TRIAL) tests
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory coverage
+
+# The pure modules (no I/O, no clock) have every branch run by their own tests.
+coverage: $(VENV)/dev.stamp
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m twisted.trial --temp-directory=_trial_temp_coverage \
+		tests.smtp tests.gateway tests.delivery tests.config tests.control tests.spool \
+		tests.test_units tests.test_errors > _coverage.log 2>&1 \
+		|| { cat _coverage.log; exit 1; }
+	@$(BIN)/coverage report --fail-under=100 --include="$$($(BIN)/python -m tests.pure)"
+
+docs: $(VENV)/dev.stamp
+	$(BIN)/sphinx-build -q -W -b html docs docs/_build
+
+bench: $(VENV)/dev.stamp
+	$(BIN)/python -m benchmarks.accept --quick
+	$(BIN)/python -m benchmarks.relay --quick
+	$(BIN)/python -m benchmarks.idle
+
+dist: $(VENV)/dev.stamp
+	$(BIN)/python -m build --wheel --sdist .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info docs/_build _trial_temp* .mypy_cache .ruff_cache demo-state
