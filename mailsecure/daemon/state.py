@@ -41,5 +41,6 @@ def _check(directory: Path, owner: int) -> None:
         )
     if facts.st_mode & 0o077:
         raise LocalFault(
-            f"[node] state {directory} is open to others (mode {facts.st_mode & 0o777:o}): chmod 700 it"
+            f"[node] state {directory} is open to others"
+            f" (mode {facts.st_mode & 0o777:o}): chmod 700 it"
         )
