@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         for line in refusal.details:
             click.echo(f"  {escape(line)}", err=True)
         return refusal.kind.exit_code
-    except BrokenPipeError:
+    except (BrokenPipeError, _Enough):
         # Whoever read us has enough.  What is still buffered must not fail at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -100,7 +100,22 @@ def _filtered(command: _Decorated) -> _Decorated:
     return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Enough(Exception):
+    """Whoever reads us closed the pipe, as head does."""
+
+
+class _Cli(click.Group):
+    """Lets a closed pipe be no error, where click would make it one."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise _Enough from None
+
+
+@click.group(cls=_Cli, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="mailsecure %(version)s")
 def cli() -> None:
     """See and command a mailsecure daemon."""
