@@ -199,7 +199,7 @@ From: a@b
             "sessions                   12,345     1.2     1.5      2.0\n",
             "messages accepted           1,000     0.0     0.0      0.0\n",
             "DESTINATION   RECIPIENTS   IN FLIGHT   OLDEST   NEXT    LAST ERROR\n",
-            "example.com            4           2    3h12m   in 2m   451 4.4.1 timed out evil\\x1b[31m",
+            "example.com            4           2    3h12m   in 2m   451 4.4.1 timed out evil",
             "example.net            1           0            now\n",
             "and 7 more destinations\n",
             f"last warnings and errors\n2026-11-22 12:00:00 UTC queue: {SHOWN}\n",

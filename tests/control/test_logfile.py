@@ -181,6 +181,16 @@ class LogFileTests(SynchronousTestCase):
         self.assertEqual(self.texts(), ["one", "two"])
         self.assertEqual(self.file.lost, 0)
 
+    def test_stopping_tries_a_last_time(self):
+        self.file.start()
+        with mock.patch.object(logfile.os, "write", side_effect=OSError(errno.EIO, "")):
+            self.log.info("one")
+            self.clock.advance(0)
+        self.file.stop()
+        self.assertEqual(self.texts(), ["one"])
+        self.clock.advance(1)
+        self.assertEqual(self.texts(), ["one"])
+
     def test_what_does_not_fit_is_counted_and_said(self):
         self.patch(logfile, "_log", Logger(namespace="control", observer=self.file))
         full = OSError(errno.ENOSPC, "No space left on device")
