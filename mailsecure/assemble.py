@@ -22,7 +22,7 @@ from .control.server import SOCKET_NAME, ControlService
 from .control.status import Status
 from .control.vitals import Vitals
 from .counters import Counters
-from .delivery.api import Transport
+from .delivery.api import Prober, Transport
 from .delivery.routes import Routes
 from .delivery.scheduler import Scheduler
 from .delivery.transports import make_transport
@@ -147,11 +147,14 @@ class Outward:
 
     def probe(self, recipient: Recipient) -> Deferred[Reply]:
         """Ask the next hop of ``recipient`` whether it takes it."""
+        return Deferred.fromCoroutine(self._probe(recipient))
+
+    async def _probe(self, recipient: Recipient) -> Reply:
         route = self._routes.find(recipient.domain)
-        if route is None:
-            raise LocalFault(f"no route for {recipient.domain}")
-        transport = self.transport(route)
-        return Deferred.fromCoroutine(transport.probe(recipient.domain, recipient.mailbox))
+        prober = None if route is None else self.transport(route)
+        if not isinstance(prober, Prober):
+            raise LocalFault(f"nobody can be asked about {recipient.domain}")
+        return await prober.probe(recipient.domain, recipient.mailbox)
 
     def is_self(self, name: str) -> bool:
         """Say whether a host name or an IP address is this machine."""

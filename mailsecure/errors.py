@@ -43,10 +43,10 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
-        section = f" [{self.section}]" if self.section else ""
-        option = f" {self.option}" if self.option else ""
+        named = " ".join(filter(None, (self.section and f"[{self.section}]", self.option)))
+        where = f"{place}: {named}" if named else place
         hint = f" ({self.hint})" if self.hint else ""
-        return f"{place}:{section}{option}: {self.what}{hint}"
+        return f"{where}: {self.what}{hint}"
 
 
 class ConfigProblems(Exception):

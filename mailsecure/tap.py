@@ -26,7 +26,7 @@ from .config.files import read_config
 from .config.model import Config
 from .daemon.clock import use_monotonic_time
 from .errors import ConfigProblems, LocalFault
-from .resolver import make_resolver
+from .resolver import DnsResolver, parse_server
 from .world import World
 
 __all__ = ["Options", "makeService"]
@@ -69,8 +69,14 @@ def real_world(config: Config) -> World:
     rng = random.SystemRandom()
     return World(
         reactor=reactor,
-        clock=reactor,  # type: ignore[arg-type]
+        clock=reactor,
         wall=time.time,
         rng=rng,
-        resolver=make_resolver(reactor, config.delivery, rng),
+        resolver=DnsResolver(
+            reactor,
+            reactor,
+            rng,
+            [parse_server(server) for server in config.delivery.dns_servers],
+            config.delivery.dns_timeout,
+        ),
     )

@@ -181,7 +181,7 @@ class Smtp:
     session_rate: int = option("limit", "300", "New sessions a minute of one client; more get 421 4.7.0. Relay networks are exempt. 0: no limit.")
     message_rate: int = option("limit", "600", "Messages a minute of one client; more get 450 4.7.1. Relay networks are exempt. 0: no limit.")
     recipient_rate: int = option("limit", "3000", "Recipients a minute of one client; more get 450 4.7.1. Relay networks are exempt. 0: no limit.")
-    max_errors: int = option("count", "10", "Errors in one session before 421 4.7.0 and the end. Half of them, and each further answer is slowed by tarpit.")
+    max_errors: int = option("count", "20", "Errors in one session before 421 4.7.0 and the end. Half of them, and each further answer is slowed by tarpit.")
     max_transactions: int = option("count", "1000", "Messages in one session before 421.")
     tarpit: Seconds = option("duration", "1s", "How long answers to errors are held back once a client made half of max_errors.")
     command_timeout: Seconds = option("timeout", "5m", "How long a client may take for one command (RFC 5321 §4.5.3.2).")
@@ -227,8 +227,8 @@ class Delivery:
     tls: TlsLevel = option("choice", "opportunistic", "TLS towards next hops: opportunistic (STARTTLS if offered), required (with a verified certificate), none.")
     tls_ca: Path | None = option("file?", "", "PEM file of the authorities to trust for tls = required; the system's if empty.", "/etc/ssl/certs/ca-certificates.crt")
     source_address: str = option("addresses", "", "Local addresses to send from (one IPv4, one IPv6); the system's choice if empty.", "192.0.2.25 2001:db8::25")
-    dns_servers: tuple[str, ...] = option("servers", "", "DNS servers as address or address:port; those of /etc/resolv.conf if empty. An IPv6 address with a port stands in brackets.", "192.0.2.53 [2001:db8::53]:5353")
-    dns_timeout: Seconds = option("timeout", "10s", "How long a DNS question may take in all.")
+    dns_servers: tuple[str, ...] = option("servers", "", "DNS servers as address or address:port; those of /etc/resolv.conf if empty. An IPv6 address with a port stands in brackets.", "192.0.2.53 [2001:db8::53]:5353", restart=True)
+    dns_timeout: Seconds = option("timeout", "10s", "How long a DNS question may take in all.", restart=True)
     connect_timeout: Seconds = option("timeout", "30s", "How long to wait for a connection.")
     command_timeout: Seconds = option("timeout", "5m", "How long to wait for a reply (RFC 5321 §4.5.3.2).")
     data_timeout: Seconds = option("timeout", "10m", "How long to wait for the reply to the final dot (RFC 5321 §4.5.3.2.6).")
@@ -247,7 +247,7 @@ class SpoolSettings:
 
     inline_size: Octets = option("size", "32K", "Bodies up to this size are kept in the database, larger ones in segment files.", restart=True)
     segment_size: Octets = option("size", "64M", "How large a segment file grows.", restart=True)
-    min_free: Octets = option("size", "100M", "With less free disk than this, mail is answered 452 4.3.1.")
+    min_free: Octets = option("size", "100M", "With less free disk than this, mail is answered 452 4.3.1.", restart=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ..errors import RemoteFault
 from ..smtp.replies import Reply
 from ..spool.api import QueuedMessage
 
-__all__ = ["Fate", "NextHopDown", "Outcome", "Transport"]
+__all__ = ["Fate", "NextHopDown", "Outcome", "Prober", "Transport"]
 
 
 class Fate(Enum):
@@ -78,3 +78,14 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """Close idle connections; called at stop and when a route is replaced."""
+
+
+@runtime_checkable
+class Prober(Protocol):
+    """A transport whose next hop can be asked about a recipient (SMTP, LMTP)."""
+
+    async def probe(self, domain: str, mailbox: str) -> Reply:
+        """Return the reply to RCPT for ``mailbox``; no message is sent.
+
+        Raises :class:`NextHopDown`.
+        """

@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort
-from twisted.internet.protocol import Factory, ServerFactory
+from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
@@ -259,7 +259,7 @@ class Gateway(Service):
             factory.noisy = False
             await self._bind(description, factory)
 
-    async def _bind(self, description: str, factory: Factory) -> None:
+    async def _bind(self, description: str, factory: Any) -> None:
         endpoint = serverFromString(self._parts.world.reactor, description)
         try:
             port = await endpoint.listen(factory)
