@@ -25,7 +25,7 @@ class Changes(SynchronousTestCase):
             changes(old, new),
             [
                 Change("smtp", "listen", "tcp:25", "tcp:25\ntcp6:25", True),
-                Change("smtp", "max_errors", "10", "5", False),
+                Change("smtp", "max_errors", "20", "5", False),
                 Change("domains", "a.example", "mx", "", False),
                 Change("domains", "b.example", "mx", "lmtp://h:24", False),
                 Change("domains", "c.example", "", "mx", False),

@@ -115,7 +115,7 @@ class Files(SynchronousTestCase):
                 "HOME/m.ini:6: [smtp] tls_certificate: HOME/cert.pem cannot be read: "
                 "No such file or directory",
                 "HOME/m.ini:7: [smtp] tls_key: HOME is a directory",
-                "HOME/m.ini:8: [smtp] max_errors: 'x' is no whole number (the default is 10)",
+                "HOME/m.ini:8: [smtp] max_errors: 'x' is no whole number (the default is 20)",
                 "HOME/m.ini:10: [domains] a.example: HOME/file is no directory",
                 "HOME/m.ini:12: [log] file: there is no directory HOME/no",
             ],

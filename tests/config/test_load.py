@@ -174,7 +174,7 @@ class Loading(SynchronousTestCase):
     def test_an_empty_value_that_is_none(self) -> None:
         self.assertEqual(
             problems("[smtp]\nmax_errors ="),
-            ["2 [smtp] max_errors: '' is no whole number (the default is 10)"],
+            ["2 [smtp] max_errors: '' is no whole number (the default is 20)"],
         )
 
     def test_domains(self) -> None:
