@@ -73,7 +73,7 @@ def _unreachable(path: Path, problem: OSError) -> Refusal:
     if isinstance(problem, FileNotFoundError | ConnectionRefusedError):
         return Refusal(
             Kind.UNAVAILABLE,
-            f"mailsecure is not running: nobody listens on {path}",
+            f"the daemon is not running: nobody listens on {path}",
             ("Start it, or name its ini with -c FILE if it has another state directory.",),
         )
     if isinstance(problem, PermissionError):

@@ -14,6 +14,9 @@ output is written by descriptor, because twistd redirects ``sys.stdout`` into th
 The file is appended to, 0640, and is opened again by :meth:`LogFile.reopen` (SIGHUP,
 logrotate); :meth:`LogFile.give_to` hands it to the user that the daemon becomes.
 Rendering is :mod:`.lines`.
+
+What Twisted says through its old ``log.msg`` (each port and datagram socket that opens
+and closes, so each DNS question) counts as debug; its errors stay errors.
 """
 
 from __future__ import annotations
@@ -44,7 +47,8 @@ _RETRY = 1.0
 _RECENT = 20
 _STDOUT = 1
 _ODD = re.compile(r"[^A-Za-z0-9_-]")
-_ROOMS = {"log_legacy": "twisted", "": "twisted"}
+_LEGACY = "log_legacy"
+_ROOMS = {_LEGACY: "twisted", "": "twisted"}
 _LEVELS = tuple(LogLevel.iterconstants())
 _SERIOUS = frozenset((LogLevel.warn, LogLevel.error, LogLevel.critical))
 
@@ -140,6 +144,10 @@ class LogFile:
         if level not in self._wanted:
             return
         namespace = event.get("log_namespace", "")
+        if namespace == _LEGACY and level is LogLevel.info:
+            level = LogLevel.debug
+            if level not in self._wanted:
+                return
         room = self._rooms.get(namespace) or self._room(namespace)
         when = event.get("log_time") or 0.0
         if "log_failure" in event:

@@ -94,7 +94,6 @@ class LogFileTests(SynchronousTestCase):
         for namespace, room in (
             ("delivery", "delivery"),
             ("twisted.internet.protocol.Factory", "Factory"),
-            ("log_legacy", "twisted"),
             ("a.b\nc", "b_c"),
             ("x.", "twisted"),
         ):
@@ -113,6 +112,16 @@ class LogFileTests(SynchronousTestCase):
         self.log.error("shown", message="X")
         record = json.loads(self.read())
         self.assertEqual((record["level"], record["message"]), ("error", "X"))
+
+    def test_the_chatter_of_twisted_is_debug_and_its_errors_are_not(self):
+        chatter = {"log_namespace": "log_legacy", "log_format": "x", "log_level": LogLevel.info}
+        self.file(chatter)
+        self.file({**chatter, "log_level": LogLevel.critical})
+        self.assertEqual(self.texts(), ["critical: x"])
+        self.file.reconfigure(self.settings(level=Level.DEBUG))
+        self.file(chatter)
+        self.assertIn(" mailsecure/twisted[", self.read().splitlines()[1])
+        self.assertEqual(self.texts()[1:], ["debug: x"])
 
     def test_an_event_without_anything(self):
         self.file({"log_format": "bare"})
