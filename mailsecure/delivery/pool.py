@@ -90,9 +90,9 @@ class ConnectionPool:
                 try:
                     return await self._open_one()
                 except CouldNotOpen:
-                    if not self._open:
+                    if not self.connections:
                         raise
-                    self._lowered = (self._open, self._clock.seconds() + RELENT)
+                    self._lowered = (self.connections, self._clock.seconds() + RELENT)
             waiting: Deferred[SmtpConnection | None] = Deferred(self._cancelled)
             self._waiting.append(waiting)
             connection = await waiting

@@ -21,6 +21,7 @@ connection hardly touches it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -153,7 +154,7 @@ class SmtpConnection(Protocol):
         self._tls_options = tls_options
         self._in_thread = in_thread
         #: Fires when the session is open; fails with :class:`CouldNotOpen`.
-        self.opened: Deferred[None] | None = Deferred(lambda _: self.abort())
+        self.opened: Deferred[None] | None = Deferred(self._cancelled)
         #: Called once when an open session has ended, for whatever reason.
         self.lost: Callable[[SmtpConnection], None] | None = None
         #: How many transactions went over it.
@@ -192,7 +193,7 @@ class SmtpConnection(Protocol):
         self._machine.begin(transaction)
         self.messages += 1
         self._sending = content
-        waiting: Deferred[Result] = Deferred(lambda _: self.abort())
+        waiting: Deferred[Result] = Deferred(self._cancelled)
         self._waiting = waiting
         self._expect(self._patience.command)
         self._write(self._machine.take())
@@ -215,6 +216,11 @@ class SmtpConnection(Protocol):
             self.transport.abortConnection()
         elif self.connector is not None:
             self.connector.disconnect()
+
+    def _cancelled(self, deferred: Deferred[Any]) -> None:
+        # The Deferred fails by itself; nobody else may fire it.
+        self._waiting = self.opened = None
+        self.abort()
 
     # -- what Twisted tells us
 
@@ -515,9 +521,10 @@ def _words(reason: Failure) -> str:
     fault = reason.value
     if reason.check(error.ConnectionLost) is not None:
         return "not closed cleanly"
-    text = getattr(fault, "osError", None) or fault
-    words = getattr(text, "strerror", None) or str(text) or type(fault).__name__
-    return " ".join(str(words).split())[:200]
+    number = getattr(fault, "osError", None)
+    words = os.strerror(number) if isinstance(number, int) else str(fault)
+    words = words or type(fault).__name__
+    return " ".join(words.split())[:200]
 
 
 async def connect_tcp(

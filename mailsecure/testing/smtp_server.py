@@ -10,7 +10,7 @@ everything and collects it in :attr:`~ScriptedSmtpServer.messages`::
     server.replies["RCPT"] = "450 4.2.0 Not now"           # every RCPT
     server.recipients["gone@example.com"] = "550 5.1.1 No"  # this one
     server.replies["DOT"] = ["451 4.3.0 Later", "250 2.0.0 Ok"]  # once, then always
-    server.replies["DATA"] = DROP                           # resets the connection
+    server.replies["DATA"] = DROP                           # closes the connection
     server.delays["DOT"] = 2.0                              # seconds before the answer
     ...
     await server.stop()
@@ -33,7 +33,7 @@ from twisted.python.failure import Failure
 
 __all__ = ["DROP", "EXTENSIONS", "SILENCE", "ReceivedMessage", "ScriptedSmtpServer"]
 
-#: As a reply: reset the connection.
+#: As a reply: close the connection instead.
 DROP = "<drop>"
 #: As a reply: say nothing, and go on with the next command.
 SILENCE = "<silence>"
@@ -343,7 +343,7 @@ class _Session(Protocol):
     def _say_now(self, reply: str, then: Callable[[], object] | None) -> None:
         if reply == DROP:
             self._over = True
-            self.transport.abortConnection()
+            self.transport.loseConnection()
             return
         if reply != SILENCE:
             self.transport.write(reply.encode() + b"\r\n")
