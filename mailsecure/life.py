@@ -121,7 +121,7 @@ class Daemon(Service):
             self._bind_and_drop()
         except LocalFault as fault:
             _log.critical("cannot start: {reason}", reason=str(fault))
-            print(f"mailsecure cannot start: {fault}", file=sys.stderr)
+            _tell(f"mailsecure cannot start: {fault}")
             raise SystemExit(os.EX_UNAVAILABLE) from None
         super().privilegedStartService()
 
@@ -177,7 +177,7 @@ class Daemon(Service):
         """Stop the process with an exit code that says so."""
         reason = failure.getErrorMessage() if failure.check(LocalFault) else str(failure)
         _log.critical("cannot start: {reason}", reason=reason)
-        print(f"mailsecure cannot start: {reason}", file=sys.stderr)
+        _tell(f"mailsecure cannot start: {reason}")
         # twistd exits with 0 after any reactor.stop(); this is its last act.
         atexit.register(os._exit, os.EX_UNAVAILABLE)
         self.parts.world.reactor.stop()
@@ -253,6 +253,12 @@ class Daemon(Service):
         for line in said:
             _log.info("reload: {line}", line=line)
         return said
+
+
+def _tell(text: str) -> None:
+    """Write to the real standard error: twistd turns ``sys.stderr`` into log lines."""
+    if sys.__stderr__ is not None:
+        print(text, file=sys.__stderr__)
 
 
 def _result(deferred: Deferred[None]) -> None:

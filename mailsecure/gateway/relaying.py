@@ -40,16 +40,16 @@ class RelayRules:
         self._postmaster_domain = postmaster_domain
 
     def decide(
-        self, recipient: Recipient, local: str, trusted: bool, own_address: str
+        self, recipient: Recipient, local: str, trusted: bool, own_address: Callable[[], str]
     ) -> Recipient | Reply:
         """Return the recipient as it enters the envelope, or the refusal.
 
-        ``local`` is the local part without quotes, ``own_address`` the address literal
-        at which the client reached us: postmaster there is our postmaster.
+        ``local`` is the local part without quotes, ``own_address`` returns the address
+        literal at which the client reached us: postmaster there is our postmaster.
         """
         domain = recipient.domain
         postmaster = local.lower() == "postmaster"
-        if postmaster and (not domain or domain == own_address):
+        if postmaster and (not domain or domain == own_address()):
             mailbox = f"postmaster@{self._postmaster_domain}"
             return Recipient(mailbox, self._postmaster_domain, recipient.notify, recipient.orcpt)
         ours = self._table.is_ours(domain)

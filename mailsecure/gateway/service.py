@@ -211,15 +211,21 @@ class Gateway(Service):
     def _open(self, protocol: SmtpServerProtocol) -> None:
         self._sessions.add(protocol)
         transport = protocol.transport
-        peer, host = transport.getPeer(), transport.getHost()
+        peer = transport.getPeer()
         if isinstance(peer, IPv4Address | IPv6Address):
-            address, port, own = peer.host, peer.port, literal_of(host.host)
+            address, port = peer.host, peer.port
         else:
             # A Unix socket: who may open it is for the file system to say.
-            address, port, own = "127.0.0.1", 0, literal_of("127.0.0.1")
+            address, port = "127.0.0.1", 0
         if address.startswith("::ffff:"):
             address = address[7:]
-        client = Client(address, port, client_key(address), own, address in self._relay_networks)
+        client = Client(
+            address,
+            port,
+            client_key(address),
+            lambda: literal_of(getattr(transport.getHost(), "host", "127.0.0.1")),
+            address in self._relay_networks,
+        )
         protocol.begin(
             GatewaySession(self._desk, client),
             self._greeting_delay(client),

@@ -64,12 +64,12 @@ OWN_LOOP = Reply(554, "5.4.6", "This message was delivered here already")
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who is at the other end; ``own_address`` is our side as an address literal."""
+    """Who is at the other end; ``own_address`` returns our side as an address literal."""
 
     address: str
     port: int
     key: str
-    own_address: str
+    own_address: Callable[[], str]
     #: In ``[relay] networks``.
     trusted: bool
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from ..smtp.events import TlsFacts
 
@@ -35,7 +36,13 @@ _DELIVERED_TO = re.compile(
 
 def rfc5322_date(unix: float) -> str:
     """Return a date as mail writes it, in UTC: ``Mon, 23 Nov 2026 12:00:00 +0000``."""
-    t = datetime.fromtimestamp(int(unix), UTC)
+    return _date(int(unix))
+
+
+@lru_cache(maxsize=8)
+def _date(unix: int) -> str:
+    """The date of a whole second; the next thousand messages have the same one."""
+    t = datetime.fromtimestamp(unix, UTC)
     return f"{_DAYS[t.weekday()]}, {t.day} {_MONTHS[t.month - 1]} {t.year} {t:%H:%M:%S} +0000"
 
 

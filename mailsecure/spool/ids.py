@@ -24,6 +24,9 @@ _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
 _VALUES = {letter: value for value, letter in enumerate(_ALPHABET)}
 _CHANCE_BITS = 12
+_CHANCE = (1 << _CHANCE_BITS) - 1
+#: Bits drawn at once: asking the system for chance costs more than the rest of an id.
+_POOL_BITS = _CHANCE_BITS * 256
 
 
 def id_name(message: MessageId) -> str:
@@ -61,12 +64,18 @@ class IdSource:
     def __init__(self, wall: Callable[[], float], rng: random.Random) -> None:
         self._wall = wall
         self._bits = rng.getrandbits
+        self._pool = 0
+        self._left = 0
         self._last = 0
 
     def draw(self) -> MessageId:
         """Return an id that this source has not given before."""
         microseconds = int(self._wall() * 1_000_000)
-        drawn = microseconds << _CHANCE_BITS | self._bits(_CHANCE_BITS)
+        if not self._left:
+            self._pool = self._bits(_POOL_BITS)
+            self._left = _POOL_BITS
+        self._left -= _CHANCE_BITS
+        drawn = microseconds << _CHANCE_BITS | (self._pool >> self._left & _CHANCE)
         if drawn <= self._last:
             drawn = self._last + 1
         self._last = drawn

@@ -27,7 +27,7 @@ class RelayRulesTests(SynchronousTestCase):
         parsed = parse_rcpt(b"TO:<" + address + b">", True)
         if isinstance(parsed, Reply):
             return parsed
-        return self.rules.decide(*parsed, trusted, OWN)
+        return self.rules.decide(*parsed, trusted, lambda: OWN)
 
     def code(self, address: bytes, trusted: bool = False) -> str:
         decided = self.decide(address, trusted)
