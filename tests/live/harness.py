@@ -150,7 +150,7 @@ class Gateway:
         self.process = subprocess.Popen(
             [*self.prefix, *(arguments or twistd)],
             cwd=ROOT,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"} | self.environment,
+            env=os.environ | {"PYTHONPATH": str(ROOT)} | self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

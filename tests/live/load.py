@@ -11,11 +11,12 @@ import itertools
 import random
 import threading
 import time
+import zlib
 from contextlib import suppress
 
 from .wire import Address, Closed, Wire
 
-__all__ = ["Load", "unique_message"]
+__all__ = ["Load", "is_intact", "unique_message"]
 
 _numbers = itertools.count(1)
 _RUN = f"{random.getrandbits(32):08x}"
@@ -24,9 +25,19 @@ _RUN = f"{random.getrandbits(32):08x}"
 def unique_message(octets: int = 200) -> tuple[str, bytes]:
     """Return an id that no other message of this run has, and a message that bears it."""
     unique = f"{_RUN}-{next(_numbers)}"
-    head = f"From: load@client.test\r\nSubject: {unique}\r\nX-Unique: {unique}\r\n\r\n".encode()
-    line = b"." + b"x" * 68 + b"\r\n"
-    return unique, head + line[1:] * max(1, (octets - len(head)) // len(line))
+    line = (unique * 4)[:70].encode() + b"\r\n"
+    body = line * max(1, (octets - 120) // len(line))
+    head = (
+        f"From: load@client.test\r\nSubject: {unique}\r\nX-Unique: {unique}\r\n"
+        f"X-Sum: {zlib.crc32(body):08x}\r\n\r\n"
+    )
+    return unique, head.encode() + body
+
+
+def is_intact(content: bytes) -> bool:
+    """Say whether a message of :func:`unique_message` is whole."""
+    head, _, body = content.partition(b"\r\n\r\n")
+    return f"X-Sum: {zlib.crc32(body):08x}".encode() in head
 
 
 class Load:
