@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from OpenSSL import SSL
-from OpenSSL.crypto import X509
+from OpenSSL.crypto import X509, Error
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import (
     Certificate,
@@ -110,8 +110,8 @@ def _authorities(path: Path) -> Any:
         raise ValueError(f"{path}: no certificate in it")
     try:
         return trustRootFromCertificates([Certificate.loadPEM(block) for block in blocks])
-    except SSL.Error as fault:
-        raise ValueError(f"{path}: {fault}") from None
+    except Error:
+        raise ValueError(f"{path}: a certificate in it cannot be read") from None
 
 
 class PlainHosts:
