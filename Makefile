@@ -15,12 +15,12 @@ TRIAL := $(BIN)/python -m tests.summary
 $(VENV)/demo.stamp: setup.cfg setup.py pyproject.toml
 	@test -x $(BIN)/python || { echo "Building $(VENV) (once) ..."; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing mailsecure into $(VENV) (once) ..."
-	@$(PIP) install --editable .
+	@$(PIP) install --config-settings editable_mode=compat --editable .
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/demo.stamp
 	@echo "Installing what the tests need into $(VENV) (once) ..."
-	@$(PIP) install --editable '.[dev,docs]'
+	@$(PIP) install --config-settings editable_mode=compat --editable '.[dev,docs]'
 	@touch $@
 
 demo: $(VENV)/demo.stamp
