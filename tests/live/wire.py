@@ -169,11 +169,13 @@ class Wire:
         return replies
 
     def is_silent(self, seconds: float) -> bool:
-        """Say whether nothing comes for so long."""
+        """Say whether nothing comes for so long; :class:`Closed` where the end does."""
         self.socket.settimeout(seconds)
         try:
             if not self._buffer:
                 self._buffer += self.socket.recv(65536)
+                if not self._buffer:
+                    raise Closed("closed")
         except TimeoutError:
             return True
         finally:
