@@ -50,20 +50,47 @@ SLICE = 2000
 _CHECKPOINT_PAGES = 4000
 _WAL_LIMIT = 64 << 20
 
-_INSERT_MESSAGE = "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-_INSERT_RECIPIENT = (
-    "INSERT INTO recipient (message, idx, mailbox, domain, notify, orcpt, due)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+
+class _Many:
+    """A statement over many rows, some dozens in one step.
+
+    Each step of SQLite gives the interpreter's lock up and waits to get it back from the
+    reactor's thread; row by row that waiting costs more than the rows.
+    """
+
+    def __init__(self, before: str, each: str, between: str = ",", after: str = "") -> None:
+        self._statements = [
+            (size, before + between.join([each] * size) + after) for size in (64, 16, 4, 1)
+        ]
+
+    def run(self, database: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Execute it for all ``rows``."""
+        at = 0
+        for size, statement in self._statements:
+            while len(rows) - at >= size:
+                values = [value for row in rows[at : at + size] for value in row]
+                database.execute(statement, values)
+                at += size
+
+
+# What stands once in a statement of many rows (before, after) and for each row.
+_INSERT_MESSAGE = _Many("INSERT INTO message VALUES ", "(?,?,?,?,?,?,?,?)")
+_INSERT_RECIPIENT = _Many(
+    "INSERT INTO recipient (message, idx, mailbox, domain, notify, orcpt, due) VALUES ",
+    "(?,?,?,?,?,?,?)",
 )
-_DELETE_RECIPIENT = "DELETE FROM recipient WHERE message = ? AND idx = ?"
+_DELETE_RECIPIENT = _Many("DELETE FROM recipient WHERE ", "message = ? AND idx = ?", " OR ")
+_DELETE_MESSAGE = _Many(
+    "DELETE FROM message WHERE id IN (",
+    "?",
+    ",",
+    ") AND NOT EXISTS (SELECT 1 FROM recipient WHERE recipient.message = message.id)",
+)
 _RETRY_RECIPIENT = (
     "UPDATE recipient SET due = ?, reply = ?, attempts = attempts + ? WHERE message = ? AND idx = ?"
 )
 _ROWS = "FROM recipient r JOIN message m ON m.id = r.message"
 _WARN_RECIPIENT = "UPDATE recipient SET warned = 1 WHERE message = ? AND idx = ?"
-_DELETE_MESSAGE = (
-    "DELETE FROM message WHERE id = ? AND NOT EXISTS (SELECT 1 FROM recipient WHERE message = ?)"
-)
 
 
 def database_fault(error: sqlite3.Error) -> LocalFault:
@@ -185,8 +212,8 @@ class Storage:
                     f"SELECT r.message, r.idx {_ROWS} WHERE {where} LIMIT {SLICE}", values
                 )
             )
-            database.executemany(_DELETE_RECIPIENT, found)
-            database.executemany(_DELETE_MESSAGE, [(id, id) for id, _ in found])
+            _DELETE_RECIPIENT.run(database, found)
+            _DELETE_MESSAGE.run(database, [(id,) for id in {id for id, _ in found}])
 
         self._transaction(run)
         self._reclaim()
@@ -221,10 +248,8 @@ class Storage:
             return
         rows = [self._place(new) for new in arriving]
         self._segments.sync()
-        database.executemany(_INSERT_MESSAGE, rows)
-        database.executemany(
-            _INSERT_RECIPIENT, [row for new in arriving for row in recipient_rows(new)]
-        )
+        _INSERT_MESSAGE.run(database, rows)
+        _INSERT_RECIPIENT.run(database, [row for new in arriving for row in recipient_rows(new)])
 
     def _place(self, new: NewMessage) -> tuple[Any, ...]:
         """Put the body where its size belongs; return the message's row."""
@@ -251,16 +276,12 @@ class Storage:
             for each in settlements
             if each.notice is not None and self._is_news(database, each)
         ]
-        if done:
-            database.executemany(_DELETE_RECIPIENT, done)
+        _DELETE_RECIPIENT.run(database, done)
         if retry:
             database.executemany(_RETRY_RECIPIENT, retry)
         if warned:
             database.executemany(_WARN_RECIPIENT, warned)
-        if done:
-            database.executemany(
-                _DELETE_MESSAGE, [(each.id, each.id) for each in settlements if each.done]
-            )
+        _DELETE_MESSAGE.run(database, [(each.id,) for each in settlements if each.done])
         return notices
 
     @staticmethod
