@@ -26,24 +26,19 @@ from collections.abc import Sequence
 from ..config.model import Delivery, TlsLevel
 from ..errors import LocalFault
 from ..smtp.client import ClientMachine
+from ..smtp.connecting import connect_tcp, connect_unix
 from ..smtp.envelope import Recipient
 from ..smtp.replies import Reply
-from ..smtp.sending import (
-    ClientPatience,
-    CouldNotOpen,
-    SmtpConnection,
-    connect_tcp,
-    connect_unix,
-)
+from ..smtp.sending import ClientPatience, CouldNotOpen, SmtpConnection
 from ..smtp.stuffing import UncleanBody
 from ..smtp.transaction import Result, Transaction
 from ..spool.api import QueuedMessage, QueuedRecipient
 from ..world import World
 from .api import Fate, NextHopDown, Outcome
-from .attempt import Attempt
 from .exchange import header_is_ascii, transaction_for
 from .mx import Target
 from .pool import ConnectionPool, PoolLimits
+from .progress import Progress
 from .tls import ClientTls, PlainHosts
 
 __all__ = ["NextHops"]
@@ -77,18 +72,18 @@ class NextHops:
         self._shunned: dict[Target, float] = {}
 
     async def deliver(self, message: QueuedMessage, targets: Sequence[Target]) -> list[Outcome]:
-        """Attempt ``message``; one Outcome a recipient.  Raises NextHopDown."""
-        attempt = Attempt(message)
+        """Progress ``message``; one Outcome a recipient.  Raises NextHopDown."""
+        progress = Progress(message)
         give_up = self._clock.seconds() + SEARCH_LIMIT
         for target in self._in_order(targets):
             try:
-                await self._try_target(attempt, target)
+                await self._try_target(progress, target)
             except CouldNotOpen as fault:
                 self._shun(target)
-                attempt.down = NextHopDown(fault.reply, str(target))
-            if attempt.over or self._clock.seconds() > give_up:
+                progress.down = NextHopDown(fault.reply, str(target))
+            if progress.over or self._clock.seconds() > give_up:
                 break
-        return attempt.finish()
+        return progress.finish()
 
     async def probe(self, mailbox: str, targets: Sequence[Target]) -> Reply:
         """Return what the first server that can be asked says to RCPT TO:<mailbox>.
@@ -117,19 +112,19 @@ class NextHops:
 
     # -- one target
 
-    async def _try_target(self, attempt: Attempt, target: Target) -> None:
+    async def _try_target(self, progress: Progress, target: Target) -> None:
         """Offer ``target`` whoever is left, in as many transactions as it takes."""
-        attempt.begin_target()
+        progress.begin_target()
         pool = self._pool(target)
         connection = pool.take_idle() or await pool.acquire()
         replaced = False
         try:
-            while batch := attempt.next_batch(connection.capabilities):
-                if attempt.header_matters(connection.capabilities):
-                    await self._check_header(attempt)
+            while batch := progress.next_batch(connection.capabilities):
+                if progress.header_matters(connection.capabilities):
+                    await self._check_header(progress)
                     continue
                 used = connection.messages > 0
-                result = await self._send(attempt, connection, batch)
+                result = await self._send(progress, connection, batch)
                 if result is not None and result.untouched:
                     # Nobody has seen this message: it is the connection that failed.
                     if not used or replaced:
@@ -138,8 +133,8 @@ class NextHops:
                     connection = await self._replace(pool, connection, fresh=True)
                     continue
                 if result is not None:
-                    attempt.settle(batch, result, str(target), connection.tls, self._lmtp)
-                if attempt.here and not connection.usable:
+                    progress.settle(batch, result, str(target), connection.tls, self._lmtp)
+                if progress.here and not connection.usable:
                     connection = await self._replace(pool, connection, fresh=False)
         finally:
             pool.release(connection)
@@ -151,27 +146,27 @@ class NextHops:
         return await pool.acquire(fresh)
 
     async def _send(
-        self, attempt: Attempt, connection: SmtpConnection, batch: Sequence[QueuedRecipient]
+        self, progress: Progress, connection: SmtpConnection, batch: Sequence[QueuedRecipient]
     ) -> Result | None:
         """Carry out one transaction; None where the fault is ours (and is settled)."""
-        message = attempt.message
+        message = progress.message
         try:
             return await connection.send(transaction_for(message, batch), message.body)
         except UncleanBody:
-            attempt.refuse(batch, Fate.FAILED, UNCLEAN)
+            progress.refuse(batch, Fate.FAILED, UNCLEAN)
         except LocalFault:
-            attempt.refuse(batch, Fate.DEFERRED, UNREADABLE)
+            progress.refuse(batch, Fate.DEFERRED, UNREADABLE)
         return None
 
-    async def _check_header(self, attempt: Attempt) -> None:
+    async def _check_header(self, progress: Progress) -> None:
         """Refuse a message whose header section needs SMTPUTF8."""
-        body = attempt.message.body
+        body = progress.message.body
         if body.in_memory:
             ascii_only = header_is_ascii(body.pieces())
         else:
             ascii_only = await self._world.in_thread(lambda: header_is_ascii(body.pieces()))
         if not ascii_only:
-            attempt.refuse_header()
+            progress.refuse_header()
 
     async def _ask(self, question: Transaction, target: Target) -> Result:
         pool = self._pool(target)

@@ -1,15 +1,14 @@
 """The client's Twisted adapter: one connection to a next hop, many messages over it.
 
 :class:`SmtpConnection` carries octets between a transport and :class:`.client.ClientMachine`,
-starts TLS, sends bodies and keeps the deadlines; it decides nothing.  :func:`connect_tcp`
-and :func:`connect_unix` make one; :meth:`SmtpConnection.send` is called once a message and
-gives one Deferred, fired with the :class:`~.transaction.Result`.  A result always comes:
-a lost connection, a deadline or a broken protocol make 4xx replies of our own.  The
-Deferred fails only where the fault is ours (a body that cannot be read).
+starts TLS, sends bodies and keeps the deadlines; it decides nothing.  :mod:`.connecting`
+opens it; :meth:`SmtpConnection.send` is called once a message and gives one Deferred, fired
+with the :class:`~.transaction.Result`.  A result always comes: a lost connection, a deadline
+or a broken protocol make 4xx replies of our own.  The Deferred fails only where the fault is
+ours (a body that cannot be read, or must not go out).
 
 *Bodies.*  What is in memory and up to :data:`AT_ONCE` octets leaves in one write.  Larger
-ones are a push producer; files are read and stuffed in the reactor's thread pool, a batch
-at a time, so that neither a slow disk nor a slow reader fills memory.
+ones, and those in files, are moved by a :class:`.pumping.Pump`, with back-pressure.
 
 *Writes.*  While the socket takes everything, octets go to it directly (``writeSomeData``):
 two system calls and a turn of the reactor less a write.  What it does not take goes through
@@ -21,13 +20,10 @@ connection hardly touches it.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from typing import Protocol as Interface
 
-from twisted.internet import error
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
@@ -36,31 +32,27 @@ from twisted.internet.interfaces import (
     IPushProducer,
     IReactorTime,
 )
-from twisted.internet.protocol import ClientFactory, Protocol
+from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..errors import LocalFault, RemoteFault
 from .client import ClientMachine
 from .client_events import ClientEvent, Done, Ready, SendBody, StartTls, Unusable
+from .lost import words_of
+from .pumping import Content, Pump
 from .replies import Reply
-from .stuffing import DotStuffer, stuffed
+from .stuffing import stuffed
 from .transaction import Capabilities, Result, Transaction
 
 __all__ = [
     "ClientPatience",
-    "Content",
     "CouldNotOpen",
     "SmtpConnection",
-    "connect_tcp",
-    "connect_unix",
 ]
 
 #: Bodies in memory up to this size leave in one write.
 AT_ONCE = 256 * 1024
-PIECE = 65536
-#: Pieces that one visit to a thread reads.
-BATCH = 4
 #: Octets a second that a next hop has to take in the long run.
 MINIMUM_RATE = 500.0
 #: How long a server may take for its goodbye.
@@ -75,21 +67,6 @@ class ClientPatience:
 
     command: float
     data: float
-
-
-class Content(Interface):
-    """What can be sent; :class:`mailsecure.spool.api.Body` is one."""
-
-    @property
-    def octets(self) -> int:
-        """How long it is."""
-
-    def pieces(self, size: int = 65536) -> Iterator[bytes]:
-        """Yield it from the start."""
-
-    @property
-    def in_memory(self) -> bool:
-        """True where :meth:`pieces` does not block."""
 
 
 class CouldNotOpen(RemoteFault):
@@ -148,6 +125,7 @@ class SmtpConnection(Protocol):
         tls_options: Any,
         in_thread: Callable[..., Deferred[Any]],
     ) -> None:
+        self.transport = None
         self._clock = clock
         self._machine = machine
         self._patience = patience
@@ -165,7 +143,7 @@ class SmtpConnection(Protocol):
         self.connector: Any = None
         self._waiting: Deferred[Result] | None = None
         self._sending: Content | None = None
-        self._pump: _Pump | None = None
+        self._pump: Pump | None = None
         self._paused = False
         self._closing = False
         self._direct = self._plain = False
@@ -222,6 +200,10 @@ class SmtpConnection(Protocol):
         self._waiting = self.opened = None
         self.abort()
 
+    def unreachable(self, why: str) -> None:
+        """There was no connection; ``why`` in words."""
+        self._settle(self._machine.lost(Reply(451, "4.4.1", f"Cannot connect: {why}")))
+
     # -- what Twisted tells us
 
     def connectionMade(self) -> None:
@@ -245,7 +227,8 @@ class SmtpConnection(Protocol):
             _HANDLERS[event.__class__](self, event)
         out = machine.take()
         if out:
-            self._expect(self._patience.command)
+            if not machine.ready:
+                self._expect(self._patience.command)
             self._write(out)
         if machine.closed:
             self._close()
@@ -268,12 +251,12 @@ class SmtpConnection(Protocol):
             self._timer = None
         machine = self._machine
         if machine.in_handshake:
-            text = f"TLS handshake failed: {_words(reason)}"
+            text = f"TLS handshake failed: {words_of(reason)}"
             self._settle(machine.lost(Reply(454, "4.7.5", text)), in_handshake=True)
         else:
             text = f"Connection lost {machine.stage}"
             if reason.check(ConnectionDone) is None:
-                text += f": {_words(reason)}"
+                text += f": {words_of(reason)}"
             self._settle(machine.lost(Reply(451, "4.4.2", text)))
         self._gone()
 
@@ -312,7 +295,9 @@ class SmtpConnection(Protocol):
         size = content.octets
         self._expect(self._patience.data + size / MINIMUM_RATE)
         if size > AT_ONCE or not content.in_memory:
-            self._pump = pump = _Pump(self, content)
+            self._pump = pump = Pump(
+                content, self._in_thread, self._body_piece, self._body_ended, self._fail
+            )
             self._paused = False
             self.transport.registerProducer(self, True)
             pump.run()
@@ -429,129 +414,3 @@ _HANDLERS: dict[type, Callable[[SmtpConnection, Any], None]] = {
     SendBody: SmtpConnection._on_send_body,
     Done: SmtpConnection._on_done,
 }
-
-
-class _Pump:
-    """Moves a large body into a connection, as fast as it is taken."""
-
-    __slots__ = ("_connection", "_content", "_pieces", "_reading", "_stopped", "_stuffer")
-
-    def __init__(self, connection: SmtpConnection, content: Content) -> None:
-        self._connection = connection
-        self._content = content
-        self._pieces = content.pieces(PIECE)
-        self._stuffer = DotStuffer()
-        self._reading = False
-        self._stopped = False
-
-    def stop(self) -> None:
-        """Send no more."""
-        self._stopped = True
-
-    def run(self) -> None:
-        """Send until the connection says stop or a thread has to be waited for."""
-        if self._reading or self._stopped:
-            return
-        if not self._content.in_memory:
-            self._reading = True
-            batch = self._connection._in_thread(self._read)
-            batch.addCallbacks(self._have_read, self._failed)
-            return
-        try:
-            while not self._stopped:
-                data, ended = self._read()
-                if not self._have(data, ended):
-                    return
-        except LocalFault:
-            self._failed(Failure())
-
-    def _read(self) -> tuple[bytes, bool]:
-        """Return the next octets for the wire, and whether they are the last."""
-        batch: list[bytes] = []
-        while len(batch) < BATCH:
-            piece = next(self._pieces, None)
-            if piece is None:
-                batch.append(self._stuffer.end())
-                return b"".join(batch), True
-            batch.append(self._stuffer.feed(piece))
-        return b"".join(batch), False
-
-    def _have_read(self, result: tuple[bytes, bool]) -> None:
-        self._reading = False
-        if not self._stopped and self._have(*result):
-            self.run()
-
-    def _have(self, data: bytes, ended: bool) -> bool:
-        more = self._connection._body_piece(data)
-        if ended:
-            self._connection._body_ended()
-            return False
-        return more
-
-    def _failed(self, failure: Failure) -> None:
-        self._reading = False
-        if not self._stopped:
-            self._connection._fail(failure)
-
-
-class _Attempt(ClientFactory):
-    """Makes one connection, once."""
-
-    noisy = False
-
-    def __init__(self, connection: SmtpConnection) -> None:
-        self._connection = connection
-
-    def buildProtocol(self, addr: object) -> SmtpConnection:
-        """Give out the connection; nobody asks twice."""
-        return self._connection
-
-    def clientConnectionFailed(self, connector: object, reason: Failure) -> None:
-        """Nobody there."""
-        reply = Reply(451, "4.4.1", f"Cannot connect: {_words(reason)}")
-        self._connection._settle(self._connection._machine.lost(reply))
-
-
-def _words(reason: Failure) -> str:
-    """Return why a connection failed, in one short line."""
-    if reason.check(error.TimeoutError) is not None:
-        return "timed out"
-    if reason.check(error.UserError) is not None:
-        return "given up"
-    fault = reason.value
-    if reason.check(error.ConnectionLost) is not None:
-        return "not closed cleanly"
-    number = getattr(fault, "osError", None)
-    words = os.strerror(number) if isinstance(number, int) else str(fault)
-    words = words or type(fault).__name__
-    return " ".join(words.split())[:200]
-
-
-async def connect_tcp(
-    reactor: Any,
-    address: str,
-    port: int,
-    connection: SmtpConnection,
-    timeout: float,
-    source: str = "",
-) -> SmtpConnection:
-    """Open ``connection`` to an IP address; raises :class:`CouldNotOpen`."""
-    opened = connection.opened
-    assert opened is not None
-    bind = (source, 0) if source else None
-    connection.connector = reactor.connectTCP(
-        address, port, _Attempt(connection), timeout=timeout, bindAddress=bind
-    )
-    await opened
-    return connection
-
-
-async def connect_unix(
-    reactor: Any, path: str, connection: SmtpConnection, timeout: float
-) -> SmtpConnection:
-    """Open ``connection`` to a Unix socket; raises :class:`CouldNotOpen`."""
-    opened = connection.opened
-    assert opened is not None
-    connection.connector = reactor.connectUNIX(path, _Attempt(connection), timeout=timeout)
-    await opened
-    return connection

@@ -1,6 +1,6 @@
 """How far one attempt has come: who is left, and what became of the others (pure).
 
-:class:`Attempt` is the memory of :class:`.next_hop.NextHops` for one message.  A recipient
+:class:`Progress` is the memory of :class:`.next_hop.NextHops` for one message.  A recipient
 leaves it with its first outcome that stands.  Trouble with one server that another may not
 have leaves the recipient in, with that outcome to fall back on.
 """
@@ -15,7 +15,7 @@ from ..spool.api import QueuedMessage, QueuedRecipient
 from .api import Fate, NextHopDown, Outcome
 from .exchange import HEADER_UTF8, RECIPIENT_UTF8, outcomes_of, refusal_of_message
 
-__all__ = ["Attempt"]
+__all__ = ["Progress"]
 
 #: Recipients in one transaction where the server names no other limit, and at most.
 RCPT_DEFAULT = 100
@@ -24,7 +24,7 @@ TOO_MANY = 452
 NOBODY = Reply(451, "4.4.1", "No server to send to")
 
 
-class Attempt:
+class Progress:
     """The recipients of one message on their way to outcomes."""
 
     __slots__ = ("_checked", "_fallback", "_left", "_outcomes", "down", "here", "message")
