@@ -189,6 +189,30 @@ class LiveTests(LiveCase):
         self.server.code = 5
         self.assertIn("REFUSED", await self.fault(self.resolver.mx("example.com")))
 
+    async def test_truncated_over_tcp_too_and_nobody_at_tcp(self):
+        self.server.truncate = True
+        self.server.truncate_tcp = True
+        self.assertIn("cut short", await self.fault(self.resolver.mx("example.com")))
+        self.server.truncate_tcp = False
+        self.server.silent_tcp = True
+        self.assertIn("timed out", await self.fault(self.make(timeout=0.3).mx("example.com")))
+        await self.server.stop_tcp()
+        self.assertIn("cannot connect", await self.fault(self.resolver.mx("example.com")))
+
+    async def test_many_servers_out_of_reach(self):
+        # No route to a documentation address of another kind: said at once, or timed out.
+        resolver = self.make([("192.0.2.1", 53), ("2001:db8::1", 53)], timeout=0.3)
+        await self.fault(resolver.mx("example.com"))
+
+    async def test_alias_to_a_name_that_cannot_be(self):
+        self.server.short_aliases = True
+        self.server.zone["x.test"] = {"CNAME": ["x" * 63 + "." + "y" * 63 + "." + "z" * 63 + ".a"]}
+        self.server.zone["y.test"] = {"CNAME": ["z.test"]}
+        self.server.zone["z.test"] = {"CNAME": ["y.test"]}
+        for name in ("x.test", "y.test"):
+            with self.assertRaises(DnsAbsent):
+                await self.resolver.mx(name)
+
     async def test_slow_answer_is_waited_for(self):
         self.server.delay = 0.2
         self.assertEqual(len(await self.resolver.mx("example.com")), 2)
@@ -280,6 +304,21 @@ class CodecTests(SynchronousTestCase):
             read_answer(data, "example.com", dns.MX)
         except RemoteFault as fault:
             self.assertIn("not a DNS message", str(fault))
+
+    def test_malformed_answers_are_no_absence(self):
+        start = struct.pack("!HHHHHH", 0x1234, 0x8180, 1, 1, 0, 0) + self.question[12:]
+        loop = struct.pack("!H", 0xC000 | len(start))
+        for tail in (b"", loop, loop * 8, b"\xc0\x0c\0\x0f\0\1\0\0\0\1\0\4\0"):
+            self.assertRaises(RemoteFault, read_answer, start + tail, "example.com", dns.MX)
+
+    def test_records_of_other_classes_and_types_do_not_count(self):
+        message = dns.Message(id=1, answer=1)
+        message.queries = [dns.Query(b"example.com", dns.A, dns.IN)]
+        message.answers = [
+            dns.RRHeader("example.com", dns.A, dns.CH, 9, dns.Record_A("192.0.2.1")),
+            dns.RRHeader("example.com", dns.TXT, dns.IN, 9, dns.Record_TXT(b"x")),
+        ]
+        self.assertTrue(read_answer(message.toStr(), "example.com", dns.A).absent)
 
     @given(st.binary(max_size=60))
     def test_anything_may_be_compared(self, data):

@@ -89,6 +89,10 @@ def read_answer(data: bytes, name: str, kind: int) -> Answer:
     message = dns.Message()
     try:
         message.fromStr(data)
+        if len(message.answers) != struct.unpack("!H", data[6:8])[0]:
+            # The codec stops silently where octets end too early; what is missing could
+            # be taken for an absence, and mail be returned for it.
+            raise ValueError
         return replace(_read(message, name, kind), octets=len(data))
     except _CODEC_FAULTS as fault:
         raise RemoteFault(f"not a DNS message: {type(fault).__name__}") from None

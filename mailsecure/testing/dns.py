@@ -5,7 +5,9 @@
     server = DnsServer(zone)
     port = server.listen(reactor)
     server.silent = True      # takes questions, answers none
+    server.silent_tcp = True  # the same, over TCP only
     server.truncate = True    # over UDP says "ask me over TCP"
+    server.truncate_tcp = True  # over TCP it does so, too
     server.delay = 0.5        # seconds before an answer
     server.code = 2           # every answer has this RCODE
     server.forge = True       # first an answer with a wrong id, then the right one
@@ -38,6 +40,8 @@ class DnsServer:
         self.zone: Zone = {} if zone is None else zone
         self.ttl = ttl
         self.silent = False
+        self.silent_tcp = False
+        self.truncate_tcp = False
         self.truncate = False
         self.delay = 0.0
         self.code = 0
@@ -60,6 +64,10 @@ class DnsServer:
         self._ports = [tcp, udp]
         return number
 
+    async def stop_tcp(self) -> None:
+        """Listen on UDP only from now on."""
+        await self._ports.pop(0).stopListening()
+
     async def stop(self) -> None:
         """Close everything."""
         for session in list(self._sessions):
@@ -75,7 +83,7 @@ class DnsServer:
         asked = query.queries[0]
         kind = dns.QUERY_TYPES.get(asked.type, str(asked.type))
         self.questions.append((kind, asked.name.name.decode().lower(), way))
-        if self.silent:
+        if self.silent or (self.silent_tcp and way == "tcp"):
             return
         answers = [self.garbage] if self.garbage is not None else [self._answer(query, way)]
         if self.forge:
@@ -91,7 +99,7 @@ class DnsServer:
         asked = query.queries[0]
         answer = dns.Message(id=query.id, answer=1, recDes=1, recAv=1, rCode=self.code)
         answer.queries = [asked]
-        if self.truncate and way == "udp":
+        if self.truncate_tcp if way == "tcp" else self.truncate:
             answer.trunc = 1
         elif not self.code:
             self._fill(answer, asked.name.name.decode().lower(), asked.type)
