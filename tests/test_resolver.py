@@ -227,7 +227,17 @@ class LiveTests(LiveCase):
             await self.fault(self.make(timeout=0.2).mx("example.com"))
 
     async def test_names_that_cannot_be(self):
-        for name in ("", ".", "a..b", "x" * 64 + ".example", "ä.example", "a." * 130 + "b"):
+        for name in (
+            "",
+            ".",
+            "a..b",
+            "a\0b.test",
+            "a b.test",
+            "a\n.test",
+            "x" * 64 + ".example",
+            "ä.example",
+            "a." * 130 + "b",
+        ):
             with self.assertRaises(DnsAbsent):
                 await self.resolver.mx(name)
         self.assertEqual(self.server.questions, [])

@@ -162,7 +162,7 @@ def _literal(domain: str, port: int, is_self: Callable[[str], bool]) -> list[Tar
         raise Undeliverable(NO_ADDRESS)
     if is_self(address):
         raise Undeliverable(LOOP)
-    return [Target(domain, address, port)]
+    return [Target(address, address, port)]
 
 
 def _dns_trouble(domain: str, fault: DnsFault) -> NextHopDown:

@@ -51,6 +51,7 @@ MAX_KEPT = 1000
 SEARCH_LIMIT = 900.0
 
 UNCLEAN = Reply(554, "5.6.0", "The message holds a CR, LF or NUL alone and cannot be sent")
+NO_CERTIFICATE = Reply(454, "4.7.5", "The host has a name that no certificate can bear")
 UNREADABLE = Reply(451, "4.3.0", "The message could not be read from the queue")
 
 
@@ -230,7 +231,11 @@ class NextHops:
             want_tls=level is not TlsLevel.NONE,
             need_tls=level is TlsLevel.REQUIRED,
         )
-        options = None if level is TlsLevel.NONE else self._tls.options_for(target.name)
+        try:
+            options = None if level is TlsLevel.NONE else self._tls.options_for(target.name)
+        except ValueError:
+            # A name that no certificate can bear.
+            raise CouldNotOpen(NO_CERTIFICATE) from None
         connection = SmtpConnection(
             self._clock, machine, self._patience, options, self._world.in_thread
         )

@@ -347,10 +347,10 @@ class SmtpConnection(Protocol):
             opened, self.opened = self.opened, None
             opened.errback(CouldNotOpen(event.reply, in_handshake))
 
-    def _break(self, reply: Reply) -> None:
+    def _break(self, reply: Reply, in_handshake: bool = False) -> None:
         """End a session in which nothing can be trusted any more."""
         self.abort()
-        self._settle(self._machine.lost(reply))
+        self._settle(self._machine.lost(reply), in_handshake)
 
     def _fail(self, failure: Failure) -> None:
         """The fault is ours: the final dot is never sent."""
@@ -393,7 +393,9 @@ class SmtpConnection(Protocol):
         elif self._closing:
             self.abort()
         else:
-            self._break(Reply(451, "4.4.2", f"Timed out {self._machine.stage}"))
+            machine = self._machine
+            reply = Reply(451, "4.4.2", f"Timed out {machine.stage}")
+            self._break(reply, machine.in_handshake)
 
     def _write(self, data: bytes) -> None:
         if self._direct:

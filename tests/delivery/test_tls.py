@@ -21,7 +21,7 @@ from mailsecure.delivery.api import Fate, NextHopDown
 from mailsecure.delivery.tls import ClientTls, PlainHosts
 from mailsecure.delivery.transports import make_transport
 from mailsecure.testing.certificates import make_authority
-from mailsecure.testing.resolver import FakeResolver
+from mailsecure.testing.resolver import FakeResolver, Zone
 from mailsecure.testing.smtp_server import ScriptedSmtpServer
 
 from .support import message, settings, world
@@ -35,6 +35,10 @@ STRANGER = make_authority().certificate("mx.test")
 class TlsTests(TestCase):
     timeout = 20
 
+    def setUp(self):
+        self.zone: Zone = {"mx.test": {"A": ["127.0.0.1"]}}
+        self.changes: dict[str, object] = {}
+
     async def serve(self, tls_options) -> ScriptedSmtpServer:
         server = ScriptedSmtpServer(tls_options=tls_options)
         self.port = await server.listen(reactor)
@@ -45,8 +49,8 @@ class TlsTests(TestCase):
         authorities = Path(self.mktemp())
         authorities.write_bytes(b"A comment\n" + AUTHORITY.pem)
         transport = make_transport(
-            world(reactor, FakeResolver({"mx.test": {"A": ["127.0.0.1"]}})),
-            settings(tls=level, tls_ca=authorities),
+            world(reactor, FakeResolver(self.zone)),
+            settings(tls=level, tls_ca=authorities, **self.changes),
             "me.test",
             Route(RouteKind.SMTP, host, self.port),
             lambda name: False,
@@ -123,6 +127,24 @@ class TlsTests(TestCase):
             self.assertIn("454 4.7.5", await self.down(TlsLevel.REQUIRED))
             # Not a word inside of a TLS session with the wrong server.
             self.assertEqual(server.commands, ["EHLO me.test", "STARTTLS"])
+
+    async def test_name_that_no_certificate_can_bear(self):
+        server = await self.serve(GOOD.server_options())
+        self.zone = {"mx_1.test": {"A": ["127.0.0.1"]}}
+        self.assertIn("4.7.5", await self.down(TlsLevel.REQUIRED, "mx_1.test"))
+        (outcome,) = await self.transport(TlsLevel.OPPORTUNISTIC, "mx_1.test").deliver(
+            message("a@y.test")
+        )
+        self.assertTrue(outcome.tls)
+        self.assertEqual(len(server.messages), 1)
+
+    async def test_silent_handshake(self):
+        server = await self.serve(None)
+        server.extensions += ("STARTTLS",)
+        self.changes = {"command_timeout": 0.2}
+        (outcome,) = await self.transport(TlsLevel.OPPORTUNISTIC).deliver(message("a@y.test"))
+        self.assertEqual((outcome.fate, outcome.tls), (Fate.DELIVERED, ""))
+        self.assertIn("Timed out in the TLS handshake", await self.down(TlsLevel.REQUIRED))
 
     async def test_required_and_not_offered(self):
         server = await self.serve(None)
