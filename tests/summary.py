@@ -15,17 +15,11 @@ from pathlib import Path
 
 from twisted.python import usage
 from twisted.scripts import trial
-from twisted.trial.reporter import TreeReporter
+from twisted.trial.reporter import Reporter
 
 
-class Summary(TreeReporter):
-    """Trial's tree, quiet about what passed."""
-
-    def _testPrelude(self, testID: str) -> None:
-        """No tree: only what failed is worth a line."""
-
-    def endLine(self, message: str, color: str) -> None:
-        """No line a test either."""
+class Summary(Reporter):
+    """Says only what failed."""
 
 
 def main(arguments: Sequence[str]) -> int:
