@@ -280,9 +280,14 @@ class SmtpServerProtocol(Protocol):
         self._receiver.closed(self._why)
 
     def pauseProducing(self) -> None:
-        """The client does not read our replies: read no more of its commands."""
+        """The client does not read our replies: read no more of its commands.
+
+        Under TLS, writing may be waiting for something to be read (a handshake), so there
+        only the commands wait, and reading stops at :data:`READ_AHEAD`.
+        """
         self._congested = True
-        self.transport.pauseProducing()
+        if self._plain:
+            self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
         """The client has read; go on."""

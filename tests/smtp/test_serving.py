@@ -314,6 +314,7 @@ class ServingTests(SynchronousTestCase):
         """While our replies wait nothing more is read or executed; the deadline runs."""
         self.connect()
         self.heard()
+        self.protocol._plain = True
         self.protocol.pauseProducing()
         self.assertEqual(self.wire.producerState, "paused")
         self.assertEqual(self.say(b"NOOP\r\n"), [])
@@ -323,6 +324,12 @@ class ServingTests(SynchronousTestCase):
         self.pass_time(101)
         self.assertEqual(self.heard(), ["421"])
         self.protocol.stopProducing()
+
+    def test_writing_that_waits_for_reading(self) -> None:
+        """A greeting written before the TLS handshake does not stop the handshake."""
+        self.connect()
+        self.protocol.pauseProducing()
+        self.assertEqual(self.wire.producerState, "producing")
 
     def test_tarpit(self) -> None:
         """An answer that is held back holds back what follows."""
