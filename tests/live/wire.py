@@ -219,12 +219,14 @@ class Wire:
 def send_message(
     address: Address, content: bytes, *recipients: str, sender: str = "s@client.test"
 ) -> str:
-    """Send one message in a session of its own; returns the last reply that counts."""
+    """Send one message in a session of its own; returns the first refusal, or the 250."""
     with Wire(address) as wire:
-        wire.hello()
-        reply = wire.transact(content, *recipients, sender=sender)[-1]
+        hello = wire.hello()
+        if not hello.startswith("250"):
+            return hello
+        replies = wire.transact(content, *recipients, sender=sender)
         wire.command("QUIT")
-        return reply
+        return next((each for each in replies if each[0] in "45"), replies[-1])
 
 
 def play(
