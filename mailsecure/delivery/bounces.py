@@ -134,8 +134,9 @@ def compose(
         _original_part(message, excerpt, reports, settings),
     ]
     boundary = _boundary(name, parts)
-    eight_bit = not all(part.isascii() for part in parts)
-    head = _head(sender, name, now, settings.hostname, reports, boundary, eight_bit)
+    to_field = _clean(sender, True)
+    eight_bit = not (to_field.isascii() and all(part.isascii() for part in parts))
+    head = _head(to_field, name, now, settings.hostname, reports, boundary, eight_bit)
     mark = f"--{boundary}\r\n".encode()
     content = b"".join(
         [
@@ -210,7 +211,7 @@ _SUBJECTS = {
 
 
 def _head(
-    sender: str,
+    to_field: str,
     name: str,
     now: float,
     hostname: str,
@@ -224,7 +225,7 @@ def _head(
     lines = [
         f"Date: {_date(now)}",
         f"From: Mail Delivery System <MAILER-DAEMON@{hostname}>",
-        f"To: <{_clean(sender, True)}>",
+        f"To: <{to_field}>",
         f"Subject: {subject}",
         f"Message-ID: <{name}@{hostname}>",
         "Auto-Submitted: auto-replied",

@@ -25,7 +25,7 @@ time.  What is cut off is still in the spool and will be attempted again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +87,11 @@ class DestinationStatus:
 
 
 class Scheduler:
-    """Delivery's heart.  Used in the reactor's thread only."""
+    """Delivery's heart.  Used in the reactor's thread only.
+
+    ``transport_for`` returns the one transport of a route; it is asked at every attempt.
+    Those that were used are closed at stop.
+    """
 
     def __init__(
         self,
@@ -108,14 +112,14 @@ class Scheduler:
         self._transport_for = transport_for
         self._settings = settings
         self._hostname = hostname
-        self._transports: dict[Route, Transport] = {}
+        self._used: dict[Route, Transport] = {}
         self._queues = queues = Queues(_limits(settings))
         self._notices = Notices(world, ids, counters, self._notice_settings())
         self._ledger = Ledger(clock, spool, self._notices, counters, self.take)
         policy = RetryPolicy.of(settings)
         course = Course(self._fell, self._back, self._turn, self._settled)
         self._attempts = Attempts(
-            wall, world.rng, queues, self._ledger, counters, policy, self.transport, course
+            wall, world.rng, queues, self._ledger, counters, policy, self._transport, course
         )
         self._refill = Refill(clock, wall, spool, queues, self._destination, self._turn_soon)
         self._unattended = Unattended(clock, wall, spool, queues, self._ledger)
@@ -149,16 +153,14 @@ class Scheduler:
             await deferLater(self._clock, 0.1)
         self._attempts.cut_off()
         self._ledger.stop()
-        closing, self._transports = list(self._transports.values()), {}
-        await _close(closing)
+        for transport in self._used.values():
+            await background("closing a transport", _close(transport))
 
     def reconfigure(self, routes: Routes, settings: Delivery) -> None:
         """Take new settings: what is queued follows the new routes from its next attempt.
 
-        Transports of routes that are gone are closed, and all of them where ``settings``
-        has changed: ``transport_for`` is asked for new ones.
+        ``transport_for`` is asked at every attempt and may give new transports from now on.
         """
-        changed = settings != self._settings
         self._routes, self._settings = routes, settings
         self._attempts.policy = RetryPolicy.of(settings)
         self._queues.reconfigure(_limits(settings))
@@ -169,9 +171,6 @@ class Scheduler:
             if key != destination.hop.key:
                 self._queues.move(destination, key, route)
                 self._refill.arm(destination)
-        used = {hop.route for hop in self._queues.hops.values()}
-        old = [route for route in self._transports if changed or route not in used]
-        background("closing connections", _close([self._transports.pop(each) for each in old]))
         self._turn_soon()
 
     def _notice_settings(self) -> Settings:
@@ -181,11 +180,8 @@ class Scheduler:
     def _route(self, domain: str) -> Route:
         return self._routes.find(domain) or FALL_BACK
 
-    def transport(self, route: Route) -> Transport:
-        """Return the one transport of ``route``."""
-        transport = self._transports.get(route)
-        if transport is None:
-            transport = self._transports[route] = self._transport_for(route)
+    def _transport(self, route: Route) -> Transport:
+        transport = self._used[route] = self._transport_for(route)
         return transport
 
     def _chore(self, what: str, work: Coroutine[Deferred[Any], Any, Any]) -> None:
@@ -373,6 +369,5 @@ def _limits(settings: Delivery) -> Limits:
     return Limits(settings.concurrency, settings.max_connections, READY * settings.concurrency)
 
 
-async def _close(transports: Sequence[Transport]) -> None:
-    for transport in transports:
-        await transport.close()
+async def _close(transport: Transport) -> None:
+    await transport.close()

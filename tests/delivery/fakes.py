@@ -318,7 +318,8 @@ class Station:
         )
 
     def _make(self, route: Route) -> FakeTransport:
-        self.made.append(route)
+        if route not in self.made:
+            self.made.append(route)
         return self.transport
 
     def now(self) -> float:
