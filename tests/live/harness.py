@@ -339,7 +339,7 @@ def _options(text: str) -> dict[str, str]:
     for line in text.splitlines():
         if not line.strip():
             continue
-        if line[0].isspace() and last and "=" not in line.split("://")[0]:
+        if line[0].isspace() and last:
             options[last] += "\n    " + line.strip()
             continue
         last, _, value = (part.strip() for part in line.partition("="))

@@ -164,16 +164,29 @@ class End(DaemonTestCase):
             began = time.monotonic()
             node.signal(signal.SIGTERM)
             self.assertTrue(idle.reply().startswith("421 4.3.2"))
+            idle.close()
             time.sleep(0.3)
             with self.assertRaises((ConnectionRefusedError, Closed, AssertionError)):
                 Wire(node.address).reply()
             busy.send(content[100:] + b".\r\n")
             self.assertTrue(busy.reply().startswith("250 2.0.0"))
+            busy.close()
             self.assertIn(node.wait(), (0, -signal.SIGTERM))
         self.assertLess(time.monotonic() - began, 4)
         if unique not in self.sink.uniques():
             node.restart()
             until(lambda: unique in self.sink.uniques(), "its delivery", 15, node.tail)
+
+    def test_drain_with_a_rude_client(self) -> None:
+        """A client that is told to go and stays does not hold up the end."""
+        node = self.gateway(domains=self.domains)
+        with Wire(node.address) as idle:
+            idle.hello()
+            began = time.monotonic()
+            node.signal(signal.SIGTERM)
+            self.assertTrue(idle.reply().startswith("421 4.3.2"))
+            node.wait()
+        self.assertLess(time.monotonic() - began, 4)
 
     def test_drain_is_bounded(self) -> None:
         """A transaction that does not finish is ended after drain_timeout."""
