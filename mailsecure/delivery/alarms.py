@@ -53,18 +53,17 @@ class Alarms:
         self._disarm()
 
     def _disarm(self) -> None:
-        if self._call is not None and self._call.active():
+        if self._call is not None:
             self._call.cancel()
         self._call = None
         self._call_at = NEVER
 
     def _arm(self) -> None:
+        """Set the call for the first in the heap, which is not empty."""
         self._disarm()
-        if self._heap:
-            now, when = self._wall(), self._heap[0][0]
-            self._call_at = when
-            wait = min(max(when - now, 0.0), LONGEST)
-            self._call = self._clock.callLater(wait, self._go_off)
+        self._call_at = self._heap[0][0]
+        wait = min(max(self._call_at - self._wall(), 0.0), LONGEST)
+        self._call = self._clock.callLater(wait, self._go_off)
 
     def _go_off(self) -> None:
         self._call = None
@@ -75,5 +74,5 @@ class Alarms:
             if when == destination.alarm:
                 destination.alarm = NEVER
                 self._ring(destination)
-        if self._call is None:
+        if self._heap and self._call is None:
             self._arm()

@@ -239,5 +239,5 @@ class Attempts:
 
     def _settled(self, destination: Destination, id: MessageId) -> None:
         self._queues.release(destination, id)
-        if destination.due != NEVER or self._ledger.was_paused:
+        if destination.due != NEVER or self._ledger.held_up:
             self._course.settled(destination)

@@ -89,22 +89,20 @@ class Ledger:
         self._broken = False
         #: Results that are not in the spool yet.
         self.open = 0
-        self.was_paused = False
+        self.held_up = False
+        self._stopped = False
 
-    @property
-    def paused(self) -> bool:
-        """True where nothing should be attempted: results could not be kept.
+    def must_wait(self) -> bool:
+        """Say whether nothing should be attempted now: results could not be kept.
 
-        :attr:`was_paused` remembers that somebody was told so, until the next result.
+        :attr:`held_up` remembers that the answer was yes.
         """
-        if self.open < MAX_OPEN and not self._broken and len(self._refused) < MAX_REFUSED:
-            self.was_paused = False
-            return False
-        self.was_paused = True
-        return True
+        self.held_up = self._broken or self.open >= MAX_OPEN or len(self._refused) >= MAX_REFUSED
+        return self.held_up
 
     def stop(self) -> None:
         """Offer nothing again.  What the spool did not take will be attempted again."""
+        self._stopped = True
         if self._again is not None:
             self._again.cancel()
             self._again = None
@@ -203,7 +201,7 @@ class Ledger:
     def _not_taken(self, failure: Failure, entry: _Entry) -> None:
         self._broken = self._broken or failure.check(SpoolBroken) is not None
         self._refused.append(entry)
-        if self._again is None:
+        if self._again is None and not self._stopped:
             _log.error(
                 "cannot record what became of {message}: {reason}; again in {seconds} s",
                 message=id_name(entry[0].id),

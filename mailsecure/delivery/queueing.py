@@ -262,6 +262,7 @@ class Queues:
                 destination.waiting += len(message.recipients)
             destination.ready.clear()
             destination.due = 0.0
+            self.look(hop)
 
     # -- out of memory
 
@@ -388,6 +389,7 @@ class Queues:
         destination.reading = False
         hop.ready -= limit
         self.messages -= limit
+        self.look(hop)
         skip = destination.passed | destination.hands
         destination.passed = set()
         return skip

@@ -19,7 +19,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..background import Periodic, background
-from ..spool.api import Backlog, QueuedMessage, Spool
+from ..errors import LocalFault
+from ..spool.api import QueuedMessage, Spool
 from .alarms import Alarms
 from .queueing import NEVER, Destination, NextHop, Queues, octets_in_memory
 
@@ -108,14 +109,22 @@ class Refill:
 
     async def _refresh(self) -> None:
         self._unsure = False
-        backlog = await self._spool.backlog()
+        try:
+            backlog = await self._spool.backlog()
+        except LocalFault as fault:
+            self._unsure = True
+            _log.error("cannot read the queue: {reason}", reason=str(fault))
+            return
+        known, room = self._queues.destinations, self._queues.limits.known
+        if len(known) >= room:
+            self._queues.forget()
         soon = self._wall() + HORIZON
-        known = self._queues.destinations
-        room = self._queues.limits.known
-        for each in sorted(backlog, key=_due):
+        for each in sorted(backlog, key=lambda each: each.due):
             destination = known.get(each.domain)
             if destination is None:
-                if each.due > soon or len(known) >= room:
+                if each.due > soon:
+                    continue
+                if len(known) >= room:
                     self._unsure = True
                     continue
                 destination = self._find(each.domain)
@@ -123,6 +132,16 @@ class Refill:
             if destination.waiting:
                 self._queues.note_due(destination, each.due)
                 self.arm(destination)
+        self._forget_others({each.domain for each in backlog})
+
+    def _forget_others(self, domains: set[str]) -> None:
+        """Of the domains that the spool did not name nothing waits any more.
+
+        Unless it came since: then its due time is known.
+        """
+        for destination in self._queues.destinations.values():
+            if destination.due == NEVER and destination.domain not in domains:
+                destination.waiting = 0
 
     # -- reading
 
@@ -182,7 +201,3 @@ class Refill:
             )
             self._queues.note_due(destination, self._wall() + READ_AGAIN)
             self.arm(destination)
-
-
-def _due(backlog: Backlog) -> float:
-    return backlog.due

@@ -252,7 +252,7 @@ class Scheduler:
         queues, begin, now = self._queues, self._attempts.begin, self._wall()
         try:
             for _ in range(AT_ONCE):
-                if self._ledger.paused or (found := queues.next(now)) is None:
+                if self._ledger.must_wait() or (found := queues.next(now)) is None:
                     break
                 begin(*found)
             else:
@@ -263,7 +263,7 @@ class Scheduler:
 
     def _settled(self, destination: Destination) -> None:
         self._refill.arm(destination)
-        if self._ledger.was_paused:
+        if self._ledger.held_up:
             self._turn_soon()
 
     # -- up and down

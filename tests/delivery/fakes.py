@@ -73,6 +73,7 @@ class FakeSpool:
         self.calls: list[str] = []
         self.fault: Exception | None = None
         self.due_fault: Exception | None = None
+        self.backlog_fault: Exception | None = None
         self.slow = False
         self.waiting: list[tuple[Deferred[Any], Any]] = []
         self.readings = 0
@@ -135,6 +136,8 @@ class FakeSpool:
 
     def backlog(self) -> Deferred[list[Backlog]]:
         self.calls.append("backlog")
+        if self.backlog_fault is not None:
+            return fail(self.backlog_fault)
         result = []
         for domain in self.by_domain:
             dues = [row.due for _, _, row in self._of(domain) if not row.held]

@@ -200,6 +200,19 @@ class QueuesTests(SynchronousTestCase):
         self.queues.release(destination, MessageId(2))
         self.assertEqual(destination.passed, set())
 
+    def test_others_in_the_line(self) -> None:
+        """A probe that moves away, or finds nothing, leaves its turn to the next in line."""
+        one, two = self.add("a", "h"), self.add("b", "h")
+        hop = one.hop
+        self.queues.fell(hop, 0.0)
+        self.queues.hunger(one)
+        self.queues.hunger(two)
+        self.assertEqual(self.queues.next_reading(), (one, 1))
+        self.assertIsNone(self.queues.next_reading())
+        self.queues.move(one, "k", MX)
+        self.queues.read(one, hop, 1)
+        self.assertEqual(self.queues.next_reading(), (two, 1))
+
     def test_move(self) -> None:
         """A domain that moves takes nothing along; an empty next hop is forgotten."""
         one, two = self.add("a", "h"), self.add("b", "h")

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailsecure.config.model import Route, RouteKind
-from mailsecure.delivery.api import Fate, NextHopDown, Outcome
+from mailsecure.delivery import ledger, notices
+from mailsecure.delivery.api import Fate, Outcome
 from mailsecure.delivery.routes import Routes
 from mailsecure.smtp.envelope import Recipient
 from mailsecure.spool.api import Filter, QueuedMessage, SpoolBroken, SpoolFull
 from mailsecure.spool.body import FileBody
+from mailsecure.world import World
 
-from .fakes import EPOCH, LATER, NO, OK, Station, down, outcomes, settings
+from .fakes import LATER, NO, OK, Station, down, settings
 
 HOST = Route(RouteKind.SMTP, host="10.0.0.5", port=25)
 
@@ -511,6 +516,119 @@ class SpoolFaultTests(SynchronousTestCase):
         station.pass_time(6)
         self.assertEqual(len(station.transport.delivered), 1)
 
+    def test_unrecorded_at_stop(self) -> None:
+        """What could not be recorded at stop is given up, with a word about it."""
+        station = Station()
+        station.start()
+        station.spool.fault = SpoolBroken("I/O error")
+        station.send("b@example.com")
+        station.turn()
+        stopped = station.scheduler.stop(5.0)
+        station.pass_time(6)
+        self.successResultOf(stopped)
+        self.assertEqual(station.clock.getDelayedCalls(), [])
+        self.assertEqual(len(station.spool.rows), 1)
+
+    def test_late_refusal(self) -> None:
+        """A spool that answers after the stop finds nobody who asks again."""
+        station = Station()
+        station.start()
+        answer: Deferred[None] = Deferred()
+        self.patch(station.scheduler._ledger, "_settle", lambda settlement: answer)
+        station.send("b@example.com")
+        station.turn()
+        stopped = station.scheduler.stop(1.0)
+        station.pass_time(2)
+        self.successResultOf(stopped)
+        answer.errback(SpoolBroken("closed"))
+        self.assertEqual(station.clock.getDelayedCalls(), [])
+
+    def test_many_refused(self) -> None:
+        """Refused results are bounded: attempts stop, and go on afterwards."""
+        self.patch(ledger, "MAX_REFUSED", 10)
+        station = Station()
+        station.start()
+        station.spool.fault = SpoolFull("No space left")
+        for number in range(40):
+            station.send(f"b{number}@example.com")
+        station.turn()
+        self.assertEqual(len(station.transport.attempts), 10)
+        station.spool.fault = None
+        station.pass_time(5)
+        self.assertEqual(len(station.transport.delivered), 40)
+        self.assertEqual(station.spool.rows, {})
+
+    def test_notice_cannot_be_made(self) -> None:
+        """A fault of ours in a notice: the failure is tried again later, not forgotten."""
+
+        def break_down(*arguments: Any) -> None:
+            raise ValueError("a bug")
+
+        results = [
+            [Outcome(0, Fate.FAILED, NO), Outcome(1, Fate.RELAYED, OK)],
+            Fate.FAILED,
+            Fate.RELAYED,
+        ]
+        station = Station(lambda message: results.pop(0))
+        station.start()
+        patched = self.patch(notices, "compose", break_down)
+        success = Recipient("c@x.example", "x.example", "SUCCESS")
+        message = station.send("b@x.example", success)
+        station.turn()
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertEqual(list(station.spool.rows[message.id]), [0])
+        patched.restore()
+        station.pass_time(1000)
+        self.assertEqual(station.counters.bounces_sent, 1)
+        self.assertEqual(station.spool.rows, {})
+
+    def test_original_cannot_be_read(self) -> None:
+        """A notice goes without an original that the disk does not give."""
+        station = Station(
+            lambda message: Fate.RELAYED if message.domain == "sender.example" else Fate.FAILED
+        )
+        self.patch(
+            World, "in_thread", lambda world, call, *arguments: maybeDeferred(call, *arguments)
+        )
+        station.start()
+        body = FileBody(b"", 10, path=Path("/nonexistent/segment"))
+        station.send("b@example.com", body=body)
+        station.turn()
+        notice = station.transport.attempts[-1]
+        self.assertIn(b"Final-Recipient: rfc822; b@example.com", b"".join(notice.body.pieces()))
+
+    def test_long_original(self) -> None:
+        """Of a long original no more is read than is returned."""
+        read: list[int] = []
+
+        class Long:
+            octets = 10_000_000
+            in_memory = True
+
+            def pieces(self, size: int = 65536) -> Iterator[bytes]:
+                for _ in range(1000):
+                    read.append(10_000)
+                    yield b"Subject: x\r\n" + b"y" * 9_988
+
+        station = Station(
+            lambda message: Fate.RELAYED if message.domain == "sender.example" else Fate.FAILED
+        )
+        station.start()
+        station.send("b@example.com", body=Long())
+        station.turn()
+        self.assertEqual(station.counters.bounces_sent, 1)
+        self.assertLessEqual(len(read), 6)
+
+    def test_backlog_fails(self) -> None:
+        """A spool that cannot say what it holds is asked again."""
+        station = Station()
+        station.spool.put(station.new("b@example.com"))
+        station.spool.backlog_fault = SpoolBroken("I/O error")
+        station.start()
+        station.spool.backlog_fault = None
+        station.pass_time(16)
+        self.assertEqual(len(station.transport.delivered), 1)
+
     def test_slow_spool(self) -> None:
         """A reading that began before a settlement brings nothing back."""
         held = Held()
@@ -550,6 +668,50 @@ class LifeTests(SynchronousTestCase):
         self.assertEqual(station.spool.rows, {})
         self.assertEqual(station.transport.closed, 1)
         self.assertEqual(station.clock.getDelayedCalls(), [])
+
+    def test_stop_at_once(self) -> None:
+        """Stopping before the first turn begins nothing, nor does a late reading."""
+        station = Station()
+        station.spool.put(station.new("a@example.com"))
+        station.scheduler.start()
+        station.spool.slow = True
+        station.clock.advance(0)
+        station.send("b@other.example")
+        stopped = station.scheduler.stop()
+        self.successResultOf(stopped)
+        station.spool.answer()
+        station.turn()
+        self.assertEqual(station.transport.attempts, [])
+        self.assertEqual(station.clock.getDelayedCalls(), [])
+
+    def test_deleted_domain(self) -> None:
+        """A domain whose mail a postmaster deleted is forgotten to have any."""
+        station = Station(lambda message: down())
+        station.start()
+        for number in range(20):
+            station.send(f"b{number}@dead.example")
+        station.pass_time(10)
+        self.assertGreater(station.scheduler.snapshot()[0].waiting, 0)
+        station.spool.rows.clear()
+        station.spool.by_domain.clear()
+        station.pass_time(500)
+        self.assertEqual(station.scheduler.snapshot()[0].waiting, 0)
+
+    def test_many_domains(self) -> None:
+        """No more domains are remembered than allowed; all mail goes all the same."""
+        station = Station()
+        limits = replace(station.scheduler._queues.limits, known=20)
+        station.scheduler._queues.reconfigure(limits)
+        for number in range(100):
+            station.spool.put(station.new(f"b@d{number}.example"))
+            station.spool.put(station.new(f"b@e{number}.example", due=station.now() + 3600))
+        station.start()
+        for _ in range(30):
+            self.assertLessEqual(len(station.scheduler.snapshot()), 40)
+            station.pass_time(15)
+        self.assertEqual(len(station.transport.delivered), 100)
+        station.pass_time(4200)
+        self.assertEqual(len(station.transport.delivered), 200)
 
     def test_stop_cuts_off(self) -> None:
         """What takes too long is cut off and stays in the spool."""
@@ -650,17 +812,3 @@ class LifeTests(SynchronousTestCase):
         ]
         self.assertIn(b"554 5.7.1 Not ours", texts[0])
         self.assertEqual(station.counters.bounces_sent, 4)
-
-
-class OutcomesHelper(SynchronousTestCase):
-    """The fakes themselves."""
-
-    def test_down_is_next_hop_down(self) -> None:
-        """The fake's exception is the contract's."""
-        self.assertIsInstance(down(), NextHopDown)
-        self.assertGreater(EPOCH, 1e9)
-        station = Station()
-        station.start()
-        station.send("a@b.example")
-        station.turn()
-        self.assertEqual(outcomes(station.transport.attempts[0], Fate.FAILED)[0].reply, NO)
