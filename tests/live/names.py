@@ -18,7 +18,7 @@ __all__ = ["Names", "address", "alias", "mx"]
 
 def mx(preference: int, host: str) -> dns.IRecord:
     """An MX record; the host "" is the null MX of RFC 7505."""
-    return dns.Record_MX(preference, host or ".", ttl=60)
+    return dns.Record_MX(preference, host.encode(), ttl=60)
 
 
 def address(text: str) -> dns.IRecord:
