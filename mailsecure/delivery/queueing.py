@@ -136,7 +136,8 @@ class NextHop:
     def __init__(self, key: str, route: Route, window: int) -> None:
         self.key = key
         self.route = route
-        self.destinations: set[Destination] = set()
+        # A dict for its order: a set's would differ from run to run.
+        self.destinations: dict[Destination, None] = {}
         #: Domains with ready messages, in the order of their turn.
         self.turn: deque[Destination] = deque()
         #: Domains with something due in the spool, in the order of their reading.
@@ -178,7 +179,7 @@ class Queues:
             self.forget()
         hop = self._hop(key, route)
         destination = self.destinations[domain] = Destination(domain, hop)
-        hop.destinations.add(destination)
+        hop.destinations[destination] = None
         return destination
 
     def _hop(self, key: str, route: Route) -> NextHop:
@@ -202,7 +203,7 @@ class Queues:
         self.put_back(destination)
         self._leave(destination)
         destination.hop = self._hop(key, route)
-        destination.hop.destinations.add(destination)
+        destination.hop.destinations[destination] = None
 
     def reconfigure(self, limits: Limits) -> None:
         """Take new limits; what is under way beyond them ends by itself."""
@@ -212,7 +213,7 @@ class Queues:
 
     def _leave(self, destination: Destination) -> None:
         hop = destination.hop
-        hop.destinations.discard(destination)
+        hop.destinations.pop(destination, None)
         if destination.hungry:
             hop.line.remove(destination)
             destination.hungry = False
