@@ -122,6 +122,7 @@ class Attempts:
         result.addCallbacks(
             self._answered, self._unanswered, callbackArgs=(attempt,), errbackArgs=(attempt,)
         )
+        result.addErrback(self._surprised, attempt)
 
     def cut_off(self) -> None:
         """Cancel what is under way; it is not settled, so it will be attempted again."""
@@ -194,12 +195,24 @@ class Attempts:
                 failure=failure,
                 message=id_name(attempt.message.id),
             )
+        self._defer(attempt, reply, next_hop, not_before)
+        self._course.turn()
+
+    def _surprised(self, failure: Failure, attempt: _Attempt) -> None:
+        """What the transport returned made no sense, or we have a fault of our own."""
+        _log.failure(
+            "{message}: no sense in the outcome",
+            failure=failure,
+            message=id_name(attempt.message.id),
+        )
+        self._defer(attempt, INTERNAL_ERROR, "", 0.0)
+
+    def _defer(self, attempt: _Attempt, reply: Reply, next_hop: str, not_before: float) -> None:
         outcomes = [
             Outcome(queued.index, Fate.DEFERRED, reply, next_hop)
             for queued in attempt.message.recipients
         ]
         self._conclude(attempt, outcomes, not_before)
-        self._course.turn()
 
     def _fell(self, hop: NextHop, reply: Reply) -> None:
         wait = self.policy.wait(hop.failures + 1, self._rng.random())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -278,6 +279,21 @@ class FailureTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
         station.pass_time(200)
         self.assertEqual(len(station.transport.delivered), 1)
+
+    def test_nonsense(self) -> None:
+        """A transport that returns nonsense defers its message, too."""
+
+        async def nonsense(message: QueuedMessage) -> Any:
+            return None
+
+        station = Station()
+        self.patch(station.transport, "deliver", nonsense)
+        station.start()
+        message = station.send("b@example.com")
+        station.turn()
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+        self.assertEqual(station.spool.rows[message.id][0].attempts, 1)
+        self.assertEqual(station.scheduler.under_way, 0)
 
     def test_outcome_left_out(self) -> None:
         """A recipient without an outcome is deferred."""
@@ -683,6 +699,33 @@ class LifeTests(SynchronousTestCase):
         station.turn()
         self.assertEqual(station.transport.attempts, [])
         self.assertEqual(station.clock.getDelayedCalls(), [])
+
+    def test_stop_while_down(self) -> None:
+        """The putting off of a queue does not outlive the scheduler."""
+        station = Station(lambda message: down())
+        station.start()
+        station.send("b@dead.example")
+        station.turn()
+        stopped = station.scheduler.stop()
+        station.pass_time(1)
+        self.successResultOf(stopped)
+        self.assertEqual(station.clock.getDelayedCalls(), [])
+
+    def test_bounce_of_several_domains(self) -> None:
+        """One message to several domains is given up in one notice, other recipients kept."""
+        station = Station(Held())
+        for name in ("b", "c"):
+            station.spool.put(
+                station.new(f"{name}@one.example", f"{name}@two.example", "x@y.example")
+            )
+        station.scheduler._running = True
+        bounced = station.scheduler.bounce(Filter(recipient="@one.example"), "Closed")
+        station.turn()
+        self.assertEqual(self.successResultOf(bounced), 2)
+        left = [
+            row.recipient.domain for rows in station.spool.rows.values() for row in rows.values()
+        ]
+        self.assertEqual(Counter(left), {"two.example": 2, "y.example": 2, "sender.example": 2})
 
     def test_deleted_domain(self) -> None:
         """A domain whose mail a postmaster deleted is forgotten to have any."""
