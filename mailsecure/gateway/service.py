@@ -20,6 +20,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.protocol import ServerFactory
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
@@ -240,9 +241,8 @@ class Gateway(Service):
 
     def _closed(self, protocol: SmtpServerProtocol) -> None:
         self._sessions.discard(protocol)
-        if not self._sessions and self._empty is not None:
-            empty, self._empty = self._empty, None
-            empty.callback(None)
+        if not self._sessions:
+            self._fire_empty()
 
     def _sweep(self) -> None:
         now = self._clock.seconds()
@@ -251,6 +251,13 @@ class Gateway(Service):
             if draining:
                 protocol.end(gently=True)
             protocol.sweep(now)
+        if draining and all(protocol.closing for protocol in self._sessions):
+            self._fire_empty()
+
+    def _fire_empty(self) -> None:
+        if self._empty is not None:
+            empty, self._empty = self._empty, None
+            empty.callback(None)
 
     # -- life
 
@@ -298,29 +305,36 @@ class Gateway(Service):
             await maybeDeferred(port.stopListening)
         hurry = Periodic(self._clock, 0.1, "the drain", self._sweep)
         hurry.start()
-        self._sweep()
         try:
-            await self._wait_until_empty(limit)
+            await self._wait_until_done(limit)
             for protocol in list(self._sessions):
                 protocol.end(gently=False)
-            await self._wait_until_empty(2.0)
+            # Whoever read our 421 closes; whoever does not, is not waited for.
+            await self._wait_until_gone(1.0)
             for protocol in list(self._sessions):
                 protocol.transport.abortConnection()
-            await self._wait_until_empty(1.0)
+            await self._wait_until_gone(1.0)
         finally:
             hurry.stop()
             self._sweeper.stop()
 
-    async def _wait_until_empty(self, limit: float) -> None:
+    async def _wait_until_done(self, limit: float) -> None:
+        """Wait until every session was told goodbye, or ``limit`` seconds."""
         if not self._sessions:
             return
-        empty: Deferred[None] = Deferred()
-        self._empty = empty
-        late = self._clock.callLater(limit, empty.callback, None)
-        await empty
-        self._empty = None
+        done: Deferred[None] = Deferred()
+        self._empty = done
+        self._sweep()
+        late = self._clock.callLater(limit, self._fire_empty)
+        await done
         if late.active():
             late.cancel()
+
+    async def _wait_until_gone(self, limit: float) -> None:
+        """Wait until no session is left, or ``limit`` seconds."""
+        ends = self._clock.seconds() + limit
+        while self._sessions and self._clock.seconds() < ends:
+            await deferLater(self._clock, 0.05)
 
 
 def _place(address: IAddress) -> str:

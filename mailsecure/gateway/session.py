@@ -118,6 +118,7 @@ class GatewaySession:
         "_name",
         "_opened",
         "_overshoot",
+        "_pipelined",
         "_recipients",
         "_refused",
         "_tls",
@@ -137,6 +138,7 @@ class GatewaySession:
         self._refused = 0
         self._errors = 0
         self._overshoot = 0
+        self._pipelined = False
         self._mail: Mail | None = None
         self._body: BodyBuilder | None = None
         self._recipients: dict[str, Recipient] = {}
@@ -180,6 +182,7 @@ class GatewaySession:
     def mail(self, event: Mail) -> Answer:
         """Begin a transaction if there is room for its message."""
         desk, client = self._desk, self._client
+        self._pipelined = True
         if desk.draining:
             return self._refuse("MAIL", GOING_DOWN, sender=event.reverse_path)
         if self._messages >= desk.smtp.max_transactions:
@@ -190,6 +193,7 @@ class GatewaySession:
             return self._refuse("MAIL", reply, health.why, sender=event.reverse_path)
         if not client.trusted and not desk.limits.message(client.key, desk.clock.seconds()):
             return self._refuse("MAIL", TOO_MANY_MESSAGES, sender=event.reverse_path)
+        self._pipelined = False
         self._mail = event
         return MAIL_OK
 
@@ -412,6 +416,9 @@ class GatewaySession:
             self._refuse("COMMAND", reply)
             self._logged = False
         if reply.enhanced.startswith("4.3.") or self._may_overshoot(reply):
+            return 0.0
+        if reply.code == 503 and self._pipelined:
+            # RCPT and DATA that were sent before our 4xx to MAIL was read.
             return 0.0
         self._errors += 1
         most = desk.smtp.max_errors

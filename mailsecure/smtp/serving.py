@@ -71,6 +71,8 @@ Answer: TypeAlias = Reply | Deferred[Reply]
 
 #: How much a client may send ahead of our answers before it is no longer read.
 READ_AHEAD = 65536
+#: Commands in a row that bring no message (NOOP, RSET, VRFY, EHLO, MAIL) before the end.
+IDLE_COMMANDS = 100
 #: How long we give ourselves for one answer, and a closing client to read the last.
 ANSWER_LIMIT = 600.0
 CLOSING_LIMIT = 10.0
@@ -83,6 +85,7 @@ TIMED_OUT = Reply(421, "4.4.2", "Timed out; closing")
 TOO_SLOW = Reply(421, "4.4.2", "Too slow; closing")
 SESSION_OVER = Reply(421, "4.4.2", "Session lasted too long; closing")
 EARLY_TALKER = Reply(554, "5.5.0", "You spoke before the greeting")
+TOO_IDLE = Reply(421, "4.7.0", "Too many commands without a message; closing")
 TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors; closing")
 GOING_DOWN = Reply(421, "4.3.2", "Service is being stopped; try again later")
 
@@ -151,6 +154,7 @@ class SmtpServerProtocol(Protocol):
         "_ends",
         "_eof",
         "_greeted",
+        "_idle",
         "_machine",
         "_opened",
         "_out",
@@ -200,6 +204,7 @@ class SmtpServerProtocol(Protocol):
         self._plain = False
         self._why = "lost connection"
         self._received = 0
+        self._idle = 0
         self._rate_from = NEVER
         self._transaction_ends = NEVER
         self.deadline = NEVER
@@ -329,6 +334,11 @@ class SmtpServerProtocol(Protocol):
             if self._received < elapsed * self._patience.minimum_rate:
                 self._say_goodbye(TOO_SLOW, "too slow")
 
+    @property
+    def closing(self) -> bool:
+        """True once the last reply was given."""
+        return self._closing
+
     def end(self, gently: bool) -> bool:
         """Close because the service stops; ``gently`` spares a session in a transaction.
 
@@ -419,14 +429,27 @@ class SmtpServerProtocol(Protocol):
             return
         elif kind is ContentEnd:
             self._rate_from = self._transaction_ends = NEVER
+            if reply.positive:
+                self._idle = 0
         self._machine.answered(reply)
         self._say(reply)
 
+    def _tires(self) -> bool:
+        """Count a command that brings no message; end the session at one too many."""
+        self._idle += 1
+        if self._idle <= IDLE_COMMANDS:
+            return False
+        self._receiver.complained(TOO_IDLE)
+        self._say_goodbye(TOO_IDLE, "too many commands")
+        return True
+
     def _on_helo(self, event: Helo) -> None:
-        self._ask(event, self._receiver.helo(event))
+        if not self._tires():
+            self._ask(event, self._receiver.helo(event))
 
     def _on_mail(self, event: Mail) -> None:
-        self._ask(event, self._receiver.mail(event))
+        if not self._tires():
+            self._ask(event, self._receiver.mail(event))
 
     def _on_rcpt(self, event: Rcpt) -> None:
         self._ask(event, self._receiver.rcpt(event))
@@ -445,7 +468,8 @@ class SmtpServerProtocol(Protocol):
         self._ask(event, self._receiver.message(event))
 
     def _on_said(self, event: Said) -> None:
-        self._say(event.reply)
+        if not self._tires():
+            self._say(event.reply)
 
     def _on_fault(self, event: Fault) -> None:
         if event.close:
@@ -457,7 +481,8 @@ class SmtpServerProtocol(Protocol):
     def _on_reset(self, event: Reset) -> None:
         self._rate_from = self._transaction_ends = NEVER
         self._receiver.reset()
-        self._say(event.reply)
+        if not self._tires():
+            self._say(event.reply)
 
     def _on_starttls(self, event: StartTls) -> None:
         self._out.append(event.reply.encode())

@@ -110,6 +110,7 @@ class SqliteSpool:
         self._reader_thread: _Thread | None = None
         self._broken = "the spool is not open yet"
         self._full = ""
+        self._reserved = True
         self._closing = False
         self._pause = _FIRST_PAUSE
         self._again: IDelayedCall | None = None
@@ -191,6 +192,8 @@ class SqliteSpool:
             why = f"only {free >> 20} MB of disk are free"
         elif disk.f_files and disk.f_favail < MIN_FREE_INODES:
             why = f"only {disk.f_favail} inodes are free"
+        if not why and self._writer_thread is not None:
+            self._submit(self._keep_reserve).addErrback(self._no_reserve)
         if bool(why) != bool(self._full):
             _log.warn(
                 "{state}: {reason}",
@@ -198,6 +201,17 @@ class SqliteSpool:
                 reason=why or "mail is taken",
             )
         self._full = why
+
+    def _keep_reserve(self) -> None:
+        """In the writer's thread."""
+        if self._storage is not None:
+            self._storage.keep_reserve()
+
+    def _no_reserve(self, failure: Failure) -> None:
+        failure.trap(OSError)
+        if self._reserved:
+            self._reserved = False
+            _log.warn("cannot hold room back: {reason}", reason=failure.getErrorMessage())
 
     def _disk_is_full(self, fault: LocalFault) -> None:
         if not self._full:
@@ -287,21 +301,35 @@ class SqliteSpool:
         accepts = [work for work, _ in group if isinstance(work, NewMessage)]
         settlements = [work for work, _ in group if isinstance(work, Settlement)]
 
-        def commit() -> None:
-            if self._storage is None:
-                raise SpoolBroken("the spool is closed")
-            self._storage.commit(accepts, settlements)
-
-        outcome = self._outcome(commit)
+        outcome = self._outcome(
+            lambda: self._with_storage(lambda s: s.commit(accepts, settlements))
+        )
+        if isinstance(outcome, Failure) and outcome.check(SpoolFull) and settlements:
+            return self._record_although_full(group, outcome, done)
         done.extend((waiting, outcome) for _, waiting in group)
         if not isinstance(outcome, Failure):
             return None
         if not isinstance(outcome.value, SpoolFull):
             # Whatever it was, nobody knows what is on disk: close, recover later.
+            if self._storage is not None:
+                self._storage.note_refused(accepts)
             self._close_files()
         if isinstance(outcome.value, LocalFault):
             return outcome.value
         return SpoolBroken(f"unexpected: {outcome.value!r}")
+
+    def _record_although_full(
+        self, group: list[tuple[Any, Deferred[Any]]], full: Failure, done: _Done
+    ) -> LocalFault | None:
+        """Refuse what arrives, but record results: only they can make room again."""
+        arriving = [item for item in group if isinstance(item[0], NewMessage)]
+        results = [item for item in group if isinstance(item[0], Settlement)]
+        done.extend((waiting, full) for _, waiting in arriving)
+        spent = self._storage is not None and self._storage.spend_reserve()
+        if arriving or spent:
+            return self._commit(results, done) or SpoolFull(full.getErrorMessage())
+        done.extend((waiting, full) for _, waiting in results)
+        return SpoolFull(full.getErrorMessage())
 
     @staticmethod
     def _outcome(call: Callable[[], _T]) -> _T | Failure:
@@ -330,7 +358,7 @@ class SqliteSpool:
             if found < SLICE:
                 return changed
 
-    def _with_storage(self, change: Callable[[Storage], int]) -> int:
+    def _with_storage(self, change: Callable[[Storage], _T]) -> _T:
         """In the writer's thread."""
         if self._storage is None:
             raise SpoolBroken("the spool is closed")

@@ -49,6 +49,9 @@ __all__ = ["Reader", "Storage"]
 SLICE = 2000
 _CHECKPOINT_PAGES = 4000
 _WAL_LIMIT = 64 << 20
+_REFUSED = "refused"
+_RESERVE = "reserve"
+_RESERVE_OCTETS = 8 << 20
 
 
 class _Many:
@@ -135,6 +138,7 @@ class Storage:
             database.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
             database.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT}")
             self._check_version(database)
+            self._forget_refused(database)
             live = {row[0] for row in database.execute("SELECT number FROM segment WHERE live > 0")}
             self._segments.open(live)
         except OSError as error:
@@ -164,6 +168,53 @@ class Storage:
             raise SpoolBroken(
                 f"{self.database_path} has version {version}; this mailsecure knows {VERSION}"
             )
+
+    # -- what was refused, and room for results
+
+    def note_refused(self, accepts: Sequence[NewMessage]) -> None:
+        """Remember, across :meth:`close` and a crash, that these were answered with 4xx.
+
+        A commit whose fsync failed may stand in the WAL all the same, and would be found
+        there by the next :meth:`open`; but the client was told to send it again.
+        """
+        if not accepts:
+            return
+        with suppress(OSError), (self._directory / _REFUSED).open("a") as stream:
+            stream.write("".join(f"{each.id}\n" for each in accepts))
+
+    def _forget_refused(self, database: sqlite3.Connection) -> None:
+        path = self._directory / _REFUSED
+        try:
+            lines = path.read_text("ascii").splitlines()
+        except FileNotFoundError:
+            return
+        rows = [(int(line),) for line in lines if line.isdigit()]
+        database.execute("BEGIN IMMEDIATE")
+        database.executemany("DELETE FROM recipient WHERE message = ?", rows)
+        database.executemany("DELETE FROM message WHERE id = ?", rows)
+        database.execute("COMMIT")
+        path.unlink()
+
+    def keep_reserve(self) -> None:
+        """Hold some room back, for results when the disk is full to the last octet."""
+        path = self._directory / _RESERVE
+        if path.exists():
+            return
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, _RESERVE_OCTETS)
+        except OSError:
+            path.unlink()
+            raise
+        finally:
+            os.close(descriptor)
+
+    def spend_reserve(self) -> bool:
+        """Give the reserve up; return whether there was one."""
+        path = self._directory / _RESERVE
+        found = path.exists()
+        path.unlink(missing_ok=True)
+        return found
 
     def close(self) -> None:
         """Close everything; what was not committed is not there."""

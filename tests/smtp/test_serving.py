@@ -303,12 +303,33 @@ class ServingTests(SynchronousTestCase):
         self.receiver.answers["helo"] = answer
         self.say(b"EHLO me\r\n" + b"NOOP\r\n" * 10)
         self.assertEqual(self.wire.producerState, "producing")
-        self.say(b"NOOP\r\n" * 12000)
+        self.say((b"NOOP " + b"x" * 1500 + b"\r\n") * 50)
         self.assertEqual(self.wire.producerState, "paused")
         self.heard()
         answer.callback(OK)
         self.assertEqual(self.wire.producerState, "producing")
-        self.assertEqual(len(self.heard()), 12011)
+        self.assertEqual(len(self.heard()), 61)
+
+    def test_floods(self) -> None:
+        """Commands without end and without a message end the session; messages do not."""
+        for flood in (
+            b"NOOP\r\n",
+            b"RSET\r\n",
+            b"VRFY a\r\n",
+            b"EHLO x\r\n",
+            b"MAIL FROM:<>\r\nRSET\r\n",
+        ):
+            self.setUp()
+            self.connect()
+            self.heard()
+            codes = self.say(b"EHLO me\r\n" + flood * 150)
+            self.assertEqual(codes[-1], "421")
+            self.assertEqual(codes.count("421"), 1)
+            self.assertEqual(len(codes), serving.IDLE_COMMANDS + 1)
+        self.setUp()
+        self.connect()
+        message = b"MAIL FROM:<>\r\nRCPT TO:<a@b.example>\r\nDATA\r\n.\r\nRSET\r\n"
+        self.assertNotIn("421", self.say(b"EHLO me\r\n" + message * 200))
 
     def test_client_that_does_not_read(self) -> None:
         """While our replies wait nothing more is read or executed; the deadline runs."""
