@@ -174,7 +174,8 @@ class Requests:
             recipients = await spool.delete(wanted)
         else:
             recipients = await spool.release(wanted, now)
-            scheduler.wake()
+        # What delivery has read before is read again: held and deleted mail must not go out.
+        scheduler.wake()
         _log.info(
             "queue {action} by uid {uid}: {recipients} recipients ({filter})",
             action=verb,

@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 
 from ..errors import RemoteFault
 from ..smtp.replies import Reply
-from ..spool.api import QueuedMessage
+from ..spool.values import QueuedMessage
 
 __all__ = ["Fate", "NextHopDown", "Outcome", "Prober", "Transport"]
 

@@ -28,8 +28,8 @@ from email.utils import format_datetime
 from enum import Enum
 
 from ..smtp.envelope import Arrival, Envelope, Recipient
-from ..spool.api import NewMessage, QueuedMessage
 from ..spool.ids import MessageId, id_name
+from ..spool.values import NewMessage, QueuedMessage
 from ..units import format_seconds
 
 __all__ = ["Action", "Report", "compose", "excerpt_octets", "wanted"]

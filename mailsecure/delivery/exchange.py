@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from ..smtp.replies import Reply
 from ..smtp.transaction import Capabilities, Result, Transaction
-from ..spool.api import QueuedMessage, QueuedRecipient
+from ..spool.values import QueuedMessage, QueuedRecipient
 from .api import Fate, Outcome
 
 __all__ = [

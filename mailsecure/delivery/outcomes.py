@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..smtp.replies import Reply
-from ..spool.api import QueuedMessage, QueuedRecipient
+from ..spool.values import QueuedMessage, QueuedRecipient
 from .api import Fate, Outcome
 from .bounces import Action, Report
 from .retry import RetryPolicy

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ..smtp.replies import Reply
 from ..smtp.transaction import Capabilities, Result
-from ..spool.api import QueuedMessage, QueuedRecipient
+from ..spool.values import QueuedMessage, QueuedRecipient
 from .api import Fate, NextHopDown, Outcome
 from .exchange import HEADER_UTF8, RECIPIENT_UTF8, outcomes_of, refusal_of_message
 

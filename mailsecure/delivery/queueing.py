@@ -30,8 +30,8 @@ from collections import deque
 from dataclasses import dataclass
 
 from ..config.model import Route
-from ..spool.api import QueuedMessage
 from ..spool.ids import MessageId
+from ..spool.values import QueuedMessage
 
 __all__ = ["NEVER", "Destination", "Limits", "NextHop", "Queues"]
 

@@ -1,0 +1,171 @@
+"""The values that go into the spool and come out of it (pure).
+
+:mod:`.api` says what the spool does with them, and holds their names for everybody who
+is not pure himself.  All times are Unix seconds (``World.wall``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from ..errors import LocalFault
+from ..smtp.envelope import Arrival, Envelope, Recipient
+from .ids import MessageId
+
+__all__ = [
+    "Backlog",
+    "Body",
+    "Filter",
+    "Health",
+    "Listing",
+    "NewMessage",
+    "QueuedMessage",
+    "QueuedRecipient",
+    "RecipientState",
+    "Settlement",
+    "SpoolBroken",
+    "SpoolFull",
+]
+
+
+class SpoolFull(LocalFault):
+    """No room (ENOSPC, EDQUOT, inodes, ``min_free``): answer 452 4.3.1."""
+
+
+class SpoolBroken(LocalFault):
+    """The disk failed or the spool is closed: answer 451 4.3.0 and take no more."""
+
+
+class Body(Protocol):
+    """The octets of a message: header section and body, CRLF lines, not dot-stuffed."""
+
+    @property
+    def octets(self) -> int:
+        """How long the body is."""
+
+    def pieces(self, size: int = 65536) -> Iterator[bytes]:
+        """Yield the octets from the start, in order, in pieces of about ``size``.
+
+        May read a file: call it in a thread where ``in_memory`` is false.  Raises
+        :class:`SpoolBroken` where the file cannot be read.
+        """
+
+    @property
+    def in_memory(self) -> bool:
+        """True where :meth:`pieces` touches no file."""
+
+
+@dataclass(slots=True)
+class NewMessage:
+    """A message that is about to be answered with 250."""
+
+    id: MessageId
+    envelope: Envelope
+    arrival: Arrival
+    #: Unix seconds.
+    arrived: float
+    body: Body
+    #: When the first attempt is due; ``arrived`` if the gateway sets nothing else.
+    due: float
+
+
+class RecipientState(Enum):
+    """Where a recipient of a queued message stands."""
+
+    QUEUED = "queued"
+    HELD = "held"
+
+
+@dataclass(slots=True)
+class QueuedRecipient:
+    """One recipient that is not yet settled.
+
+    ``index`` is its place in the envelope as accepted and never changes.
+    ``last_reply`` is the text of the last attempt's answer, ``warned`` whether a
+    delay warning was sent (RFC 3461 §6.3).
+    """
+
+    index: int
+    recipient: Recipient
+    attempts: int = 0
+    last_reply: str = ""
+    warned: bool = False
+
+
+@dataclass(slots=True)
+class QueuedMessage:
+    """A message as delivery gets it: only the recipients of one domain that are due."""
+
+    id: MessageId
+    envelope: Envelope
+    arrival: Arrival
+    arrived: float
+    body: Body
+    domain: str
+    recipients: list[QueuedRecipient]
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What became of some recipients of one message; applied as a whole or not at all.
+
+    ``done`` recipients leave the queue, for whatever reason; ``retry`` maps an index
+    to (due, reply, count this as an attempt); ``warned`` marks those for which a delay
+    warning went out.  ``notice`` is a bounce or other DSN that enters the queue in the
+    same transaction, so that a crash neither loses nor repeats it.
+    """
+
+    id: MessageId
+    done: tuple[int, ...] = ()
+    retry: dict[int, tuple[float, str, bool]] = field(default_factory=dict)
+    warned: tuple[int, ...] = ()
+    notice: NewMessage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """One domain's share of the queue: recipients that wait, and the earliest due."""
+
+    domain: str
+    recipients: int
+    due: float
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which recipients of which messages; an empty field matches all.
+
+    ``id`` is an id's number; ``sender`` and ``recipient`` are a mailbox or, starting
+    with ``@``, a domain; ``destination`` is a domain.  Matching is case-insensitive.
+    """
+
+    id: MessageId | None = None
+    sender: str = ""
+    recipient: str = ""
+    destination: str = ""
+    state: RecipientState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One message as ``mailsecure queue`` shows it (matching recipients only)."""
+
+    id: MessageId
+    reverse_path: str
+    arrived: float
+    octets: int
+    client: str
+    #: (mailbox, state, attempts, due, last reply)
+    recipients: tuple[tuple[str, RecipientState, int, float, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether the spool takes mail; ``why`` is for people, "" when ``well``."""
+
+    well: bool
+    full: bool
+    why: str
