@@ -174,8 +174,9 @@ class Requests:
             recipients = await spool.delete(wanted)
         else:
             recipients = await spool.release(wanted, now)
-        # What delivery has read before is read again: held and deleted mail must not go out.
-        scheduler.wake()
+        if verb in ("hold", "delete", "release"):
+            # What delivery has read before is read again: held mail must not go out.
+            scheduler.wake()
         _log.info(
             "queue {action} by uid {uid}: {recipients} recipients ({filter})",
             action=verb,

@@ -281,7 +281,7 @@ class RequestsTests(Served):
         self.assertEqual(
             self.scheduler.calls,
             [
-                ("wake",),
+                *[("wake",)] * 3,
                 ("flush", Filter(state=RecipientState.HELD)),
                 ("bounce", Filter(recipient="a@b"), "moved"),
                 ("bounce", Filter(destination="b"), "returned by the postmaster"),
