@@ -1,0 +1,1 @@
+"""Tests of the process itself: one module for each of :mod:`mailsecure.daemon`."""
