@@ -1,0 +1,50 @@
+"""Message ids: never twice, in order, and readable."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailsecure.errors import RemoteFault
+from mailsecure.spool.ids import IdSource, MessageId, id_name, parse_id
+
+
+class IdTests(SynchronousTestCase):
+    """IdSource, id_name and parse_id."""
+
+    @given(st.integers(0, (1 << 63) - 1))
+    def test_round_trip(self, number: int) -> None:
+        """A name stands for one id, in either case."""
+        name = id_name(MessageId(number))
+        self.assertEqual(len(name), 13)
+        self.assertEqual(parse_id(name), number)
+        self.assertEqual(parse_id(name.lower()), number)
+
+    @given(st.text(max_size=15))
+    def test_only_remote_fault(self, text: str) -> None:
+        """Any text is an id's name or RemoteFault."""
+        try:
+            self.assertEqual(id_name(parse_id(text)), text.upper())
+        except RemoteFault:
+            pass
+
+    def test_too_large(self) -> None:
+        """Thirteen characters can say more than an id may be."""
+        self.assertRaises(RemoteFault, parse_id, "ZZZZZZZZZZZZZ")
+
+    def test_never_backwards(self) -> None:
+        """A wall clock that is set back gives no id twice, and none out of order."""
+        times = iter([100.0, 100.0, 50.0, 50.0, 101.0] * 200)
+        source = IdSource(lambda: next(times), random.Random(1))
+        drawn = [source.draw() for _ in range(1000)]
+        self.assertEqual(drawn, sorted(set(drawn)))
+
+    def test_in_order_of_arrival(self) -> None:
+        """Names sort as the messages came."""
+        clock = iter(range(1, 100))
+        source = IdSource(lambda: float(next(clock)), random.Random(2))
+        names = [id_name(source.draw()) for _ in range(50)]
+        self.assertEqual(names, sorted(names))
