@@ -1,8 +1,9 @@
 """Run trial, and end with one line that a machine can read: ``N passed, N failed``.
 
-``python -m tests.summary [trial's arguments]``.  Skipped tests are listed with their
-reasons, because a test that was not run proves nothing; with ``MAILSECURE_LIVE=require``
-there are none (see :mod:`tests.live`).  Appends its figures to the file that
+``python -m tests.summary [trial's arguments]``.  Skipped tests are listed under what they
+lack, because a test that was not run proves nothing.  With ``MAILSECURE_LIVE=require``
+(see :mod:`tests.live`) a skipped live test counts as failed, however it was skipped; and
+so does a run without a single test.  Appends its figures to the file that
 ``MAILSECURE_SUMMARY`` names, for ``.ci/run``.
 """
 
@@ -10,16 +11,40 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from twisted.python import usage
 from twisted.scripts import trial
 from twisted.trial.reporter import Reporter
 
+from tests.live import REQUIRED
+
+LIVE = "tests.live."
+
 
 class Summary(Reporter):
     """Says only what failed."""
+
+
+def by_reason(skips: Iterable[tuple[Any, object]]) -> dict[str, list[str]]:
+    """Return the names of the tests that were skipped, by what they lack."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for test, reason in skips:
+        found[str(reason)].append(test.id())
+    return {reason: sorted(found[reason]) for reason in sorted(found)}
+
+
+def count(result: Any, required: bool) -> tuple[int, int]:
+    """Return how many tests passed and failed; with ``required``, skipped live ones failed."""
+    failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
+    if required:
+        failed += sum(test.id().startswith(LIVE) for test, _ in result.skips)
+    if not result.successes and not failed:
+        failed = 1
+    return result.successes, failed
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,14 +59,15 @@ def main(arguments: Sequence[str]) -> int:
     trial._initialDebugSetup(options)
     suite = trial._getSuite(options)
     result = trial._makeRunner(options).run(suite)
-    failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
-    passed = result.successes
-    for test, reason in result.skips:
-        print(f"skipped {test.id()}: {reason}")
+    passed, failed = count(result, REQUIRED)
+    for reason, tests in by_reason(result.skips).items():
+        print(f"not run, {reason}:", *tests, sep="\n  ")
+    if result.skips:
+        print(f"{len(result.skips)} not run" + (", which counts as failed" if REQUIRED else ""))
     if path := os.environ.get("MAILSECURE_SUMMARY"):
         with Path(path).open("a") as stream:
             stream.write(f"{passed} {failed}\n")
-    print(f"{passed} passed, {failed} failed, {len(result.skips)} skipped")
+    print(f"{passed} passed, {failed} failed")
     return int(bool(failed))
 
 
