@@ -104,6 +104,7 @@ class Daemon(Service):
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self._opened = False
+        self._accepting = False
         self._starting: Deferred[None] | None = None
 
     def setServiceParent(self, parent: Any) -> None:
@@ -171,6 +172,7 @@ class Daemon(Service):
         tame()
         for line in self.summary():
             _log.info("{line}", line=line)
+        self._accepting = True
         parts.notices.ready("accepting mail")
 
     def _not_started(self, failure: Failure) -> None:
@@ -199,6 +201,7 @@ class Daemon(Service):
     def stopService(self) -> Deferred[None]:
         """Drain, then close; the Deferred fires when all is done."""
         super().stopService()
+        self._accepting = False
         _log.info("stopping: no new sessions, transactions may finish")
         self.parts.notices.stopping()
         return background("stopping", self._end())
@@ -241,14 +244,17 @@ class Daemon(Service):
         Raises ConfigProblems or LocalFault, and has changed nothing then.
         """
         parts = self.parts
-        parts.notices.reloading()
+        if self._accepting:
+            parts.notices.reloading()
         try:
             new = await parts.world.in_thread(read_config, parts.path)
             found = changes(parts.config, new)
             parts.reconfigure(new)
             parts.config = new
         finally:
-            parts.notices.ready("accepting mail")
+            # The start or the stop may be under way, and has its own word for systemd.
+            if self._accepting:
+                parts.notices.ready("accepting mail")
         said = [str(change) for change in found] or ["nothing has changed"]
         for line in said:
             _log.info("reload: {line}", line=line)
