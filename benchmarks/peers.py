@@ -1,0 +1,208 @@
+"""The servers that are measured: ours, Postfix and Haraka, each in a directory of its own.
+
+Each is started fresh for a round, on one port of loopback, with its queue on the same
+disk; ``hold`` keeps accepted mail in the queue (for the measurement of accepting alone),
+else it is relayed to the sink.  CPU is that of all processes of the server together.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+__all__ = ["PEERS", "Haraka", "Ours", "Postfix", "PostfixAsShipped", "Server"]
+
+ROOT = Path(__file__).parent.parent
+CACHE = Path(__file__).parent / ".cache"
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+class Server:
+    """One server; a context manager."""
+
+    name = ""
+
+    def __init__(self, directory: Path, port: int, sink: int, hold: bool) -> None:
+        self.directory = directory
+        self.port = port
+        self.sink = sink
+        self.hold = hold
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def missing(cls) -> str:
+        """Say what has to be installed first, or ""."""
+        return ""
+
+    def prepare(self) -> list[str]:
+        """Write the configuration; return the command that runs in the foreground."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Server:
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.directory.mkdir(parents=True)
+        self.directory.chmod(0o755)
+        command = self.prepare()
+        with (self.directory / "output").open("wb") as output:
+            self.process = subprocess.Popen(
+                command, cwd=self.directory, stdout=output, stderr=output, start_new_session=True
+            )
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), 1) as wire:
+                    wire.settimeout(5)
+                    if wire.recv(3) == b"220":
+                        return self
+            except OSError:
+                time.sleep(0.1)
+        self.__exit__()
+        raise SystemExit(f"{self.name} does not greet; see {self.directory}/output")
+
+    def __exit__(self, *_: object) -> None:
+        process = self.process
+        if process is None:
+            return
+        for number, patience in ((signal.SIGTERM, 15), (signal.SIGKILL, 5)):
+            try:
+                os.killpg(process.pid, number)
+                process.wait(patience)
+                break
+            except (ProcessLookupError, subprocess.TimeoutExpired):
+                continue
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def cpu(self) -> float:
+        """Return the seconds of CPU of the server's processes, ended children included."""
+        if self.process is None:
+            return 0.0
+        parents, ticks = {}, {}
+        for entry in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = entry.read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            pid = int(entry.parent.name)
+            parents[pid] = int(fields[1])
+            ticks[pid] = sum(int(field) for field in fields[11:15])
+        ours = {self.process.pid}
+        while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
+            ours |= more
+        return sum(ticks.get(pid, 0) for pid in ours) / TICK
+
+
+class Ours(Server):
+    """mailsecure."""
+
+    name = "mailsecure"
+
+    def prepare(self) -> list[str]:
+        """Trust loopback; hold by routing to a port where nobody is."""
+        next_hop = 9 if self.hold else self.sink
+        (self.directory / "m.ini").write_text(
+            f"[node]\nhostname = ours.test\nstate = {self.directory}/state\n"
+            f"[smtp]\nlisten = tcp:{self.port}:interface=127.0.0.1:backlog=1000\n"
+            f"max_sessions = 11000\n"
+            f"[domains]\nexample.com = smtp://127.0.0.1:{next_hop}\n"
+            f"[log]\nfile = {self.directory}/mail.log\n"
+        )
+        script = "import sys; from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()"
+        return [
+            sys.executable, "-c", script, "--nodaemon", "--pidfile=", "mailsecure",
+            "--config", str(self.directory / "m.ini"),
+        ]  # fmt: skip
+
+
+class Postfix(Server):
+    """Debian's Postfix without ``in_flow_delay``: the fair comparison."""
+
+    name = "postfix"
+    extra = "in_flow_delay = 0\n"
+
+    @classmethod
+    def missing(cls) -> str:
+        """Debian's package, and root."""
+        if not shutil.which("postfix", path="/usr/sbin"):
+            return "Debian's postfix is not installed"
+        return "" if os.geteuid() == 0 else "postfix needs root"
+
+    def prepare(self) -> list[str]:
+        """Hold by the HOLD action: the message is durable, the queue manager never wakes."""
+        for name in ("conf", "queue", "data"):
+            (self.directory / name).mkdir()
+        shutil.chown(self.directory / "data", "postfix")
+        restriction = "check_client_access static:HOLD, " if self.hold else ""
+        (self.directory / "conf" / "main.cf").write_text(
+            "compatibility_level = 3.6\nmyhostname = postfix.test\n"
+            f"queue_directory = {self.directory}/queue\n"
+            f"data_directory = {self.directory}/data\n"
+            f"maillog_file = {self.directory}/maillog\nmaillog_file_prefixes = {self.directory}\n"
+            "inet_interfaces = loopback-only\ninet_protocols = ipv4\nmynetworks = 127.0.0.0/8\n"
+            "mydestination =\nlocal_recipient_maps =\nalias_maps =\n"
+            "smtpd_peername_lookup = no\nsmtpd_client_connection_count_limit = 0\n"
+            "disable_dns_lookups = yes\n"
+            f"default_transport = smtp:[127.0.0.1]:{self.sink}\n"
+            f"smtpd_recipient_restrictions = {restriction}permit_mynetworks, reject\n" + self.extra
+        )
+        lines = []
+        for line in Path("/usr/share/postfix/master.cf.dist").read_text().splitlines():
+            words = line.split()
+            if not words or line[0] in "# \t":
+                continue
+            if words[0] == "smtp" and words[1] == "inet":
+                words[0] = f"127.0.0.1:{self.port}"
+            words[4] = "n"
+            lines.append(" ".join(words))
+        (self.directory / "conf" / "master.cf").write_text("\n".join(lines) + "\n")
+        return ["/usr/sbin/postfix", "-c", str(self.directory / "conf"), "start-fg"]
+
+
+class PostfixAsShipped(Postfix):
+    """Debian's Postfix as it is."""
+
+    name = "postfix-as-shipped"
+    extra = ""
+
+
+class Haraka(Server):
+    """Haraka: its outbound queue is a file a message, which it syncs before the 250."""
+
+    name = "haraka"
+    program = CACHE / "node_modules" / "Haraka" / "bin" / "haraka"
+
+    @classmethod
+    def missing(cls) -> str:
+        """Installed from npm into benchmarks/.cache."""
+        if cls.program.exists():
+            return ""
+        return f"npm install --prefix {CACHE.relative_to(ROOT)} Haraka@3"
+
+    def prepare(self) -> list[str]:
+        """One process, relaying allowed, everything routed to the sink."""
+        for name in ("config", "plugins", "queue"):
+            (self.directory / name).mkdir()
+        config = self.directory / "config"
+        (config / "smtp.ini").write_text(f"listen=127.0.0.1:{self.port}\nnodes=0\n")
+        (config / "plugins").write_text("everything\n")
+        (config / "loglevel").write_text("WARN\n")
+        (config / "me").write_text("haraka.test\n")
+        (config / "outbound.ini").write_text(
+            f"disabled={'true' if self.hold else 'false'}\nenable_tls=false\nconcurrency_max=20\n"
+        )
+        shipped = self.program.parent.parent / "config" / "connection.ini"
+        shutil.copy(shipped, config / "connection.ini")
+        (self.directory / "plugins" / "everything.js").write_text(
+            "exports.hook_rcpt = (next, c) => { c.relaying = true; next(OK) }\n"
+            "exports.hook_get_mx = (next) =>"
+            f" next(OK, {{priority: 0, exchange: '127.0.0.1', port: {self.sink}}})\n"
+        )
+        return ["node", str(self.program), "-c", str(self.directory)]
+
+
+PEERS: tuple[type[Server], ...] = (Ours, Postfix, PostfixAsShipped, Haraka)
