@@ -38,6 +38,7 @@ from .config.files import read_config
 from .config.model import Config
 from .control.logfile import LogFile
 from .control.vitals import Vitals
+from .daemon.clock import SetBack
 from .daemon.collector import tame
 from .daemon.privileges import (
     Identity,
@@ -52,7 +53,7 @@ from .daemon.systemd import ServiceNotices
 from .delivery.scheduler import Scheduler
 from .errors import ConfigProblems, LocalFault
 from .gateway.service import Gateway
-from .spool.api import Spool
+from .spool.api import Filter, Spool
 from .world import World
 
 __all__ = ["Bindable", "Daemon", "Parts"]
@@ -106,6 +107,7 @@ class Daemon(Service):
         self._opened = False
         self._accepting = False
         self._starting: Deferred[None] | None = None
+        self._clock_watch = SetBack(parts.world, self._clock_set_back)
 
     def setServiceParent(self, parent: Any) -> None:
         """Join twistd's application, and make our log its log."""
@@ -173,6 +175,7 @@ class Daemon(Service):
         for line in self.summary():
             _log.info("{line}", line=line)
         self._accepting = True
+        self._clock_watch.start()
         parts.notices.ready("accepting mail")
 
     def _not_started(self, failure: Failure) -> None:
@@ -196,12 +199,23 @@ class Daemon(Service):
         lines.append(f"ready as {config.node.hostname}, state in {config.node.state}")
         return lines
 
+    def _clock_set_back(self, seconds: float) -> None:
+        """Try what waits: its time in the queue has become too late."""
+        _log.warn(
+            "the clock was set back by {seconds} s: what waits is tried now", seconds=round(seconds)
+        )
+        background("trying what waits", self._try_all())
+
+    async def _try_all(self) -> None:
+        await self.parts.scheduler.flush(Filter())
+
     # -- stop
 
     def stopService(self) -> Deferred[None]:
         """Drain, then close; the Deferred fires when all is done."""
         super().stopService()
         self._accepting = False
+        self._clock_watch.stop()
         _log.info("stopping: no new sessions, transactions may finish")
         self.parts.notices.stopping()
         return background("stopping", self._end())

@@ -18,6 +18,7 @@ from mailsecure.config.files import read_config
 from mailsecure.daemon.privileges import Identity
 from mailsecure.errors import ConfigProblems, LocalFault
 from mailsecure.life import Daemon, Parts
+from mailsecure.spool.api import Filter
 from mailsecure.world import World
 
 INI = """\
@@ -115,6 +116,9 @@ class FakeScheduler(Fake):
     async def stop(self):
         await self.awaited("stop")
 
+    async def flush(self, filter):
+        self.called(f"flush({filter})")
+
 
 class FakePort(Fake):
     def bind(self):
@@ -206,12 +210,13 @@ class LifeTestCase(SynchronousTestCase):
         def fake(kind, name):
             return kind(name, history, **answers.get(name, {}))
 
+        self.wall = 0.0
         self.reconfigured = []
         self.reconfigure_fault = None
         parts = Parts(
             config=read_config(self.path),
             path=self.path,
-            world=InstantWorld(reactor, reactor, lambda: 0.0, random.Random(1), None),
+            world=InstantWorld(reactor, reactor, lambda: self.wall, random.Random(1), None),
             log=fake(FakeLog, "log"),
             spool=fake(FakeSpool, "spool"),
             scheduler=fake(FakeScheduler, "scheduler"),
@@ -412,6 +417,23 @@ class NoStartTests(LifeTestCase):
         self.assertIn("what?", self.said.getvalue())
         self.successResultOf(daemon.stopService())
         self.assertIn("spool.close", self.history)
+
+
+class ClockTests(LifeTestCase):
+    """The wall clock is set while we run."""
+
+    def test_back(self):
+        """What waits is tried at once, because its due time moved away."""
+        daemon = self.started()
+        self.wall -= 3600
+        daemon.parts.world.clock.advance(5)
+        self.assertEqual(self.history, [f"scheduler.flush({Filter()})"])
+
+    def test_after_the_end(self):
+        """Nobody looks at the clock any more."""
+        daemon = self.started()
+        self.successResultOf(daemon.stopService())
+        self.assertEqual(daemon.parts.world.clock.getDelayedCalls(), [])
 
 
 class StopTests(LifeTestCase):
