@@ -3,6 +3,7 @@
 # make lint    format, style, types, import directions, coverage of the pure modules
 # make docs    the manual, in docs/_build
 # make bench   the measurements beside Postfix and Haraka (see benchmarks/README.rst)
+# make news    what the next version's news will say; make dist, make clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,9 +11,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 TRIAL := $(BIN)/python -m tests.summary
 
-.PHONY: demo test lint docs bench coverage dist clean
+.PHONY: demo test lint docs bench coverage news dist clean
 
 $(VENV)/demo.stamp: setup.cfg setup.py pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "mailsecure needs Python 3.11 or later: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/python || { echo "Building $(VENV) (once) ..."; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing mailsecure into $(VENV) (once) ..."
 	@$(PIP) install --config-settings editable_mode=compat --editable .
@@ -55,8 +58,12 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.relay --quick
 	$(BIN)/python -m benchmarks.idle
 
+news: $(VENV)/dev.stamp
+	@$(BIN)/towncrier build --draft --version "$$($(BIN)/python -c 'import mailsecure; print(mailsecure.__version__)')"
+
 dist: $(VENV)/dev.stamp
 	$(BIN)/python -m build --wheel --sdist .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info docs/_build _trial_temp* .mypy_cache .ruff_cache demo-state
+	rm -rf $(VENV) .tox build dist *.egg-info docs/_build demo-state _trial_temp* _summary _*.log \
+		.coverage .mypy_cache .ruff_cache .import_linter_cache .hypothesis
