@@ -46,7 +46,7 @@ def format_seconds(seconds: float) -> str:
     """Return a duration in the two largest units that matter: ``3d4h``, ``1.5s``."""
     if seconds < 0:
         return "-" + format_seconds(-seconds)
-    if seconds < 1:
+    if seconds < 0.9995:
         return f"{seconds * 1000:.3g}ms"
     if seconds < 60:
         return f"{seconds:.3g}s"

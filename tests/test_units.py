@@ -37,6 +37,8 @@ class UnitsTests(SynchronousTestCase):
         """The two largest units that matter."""
         for seconds, text in (
             (0.05, "50ms"),
+            (0.9994, "999ms"),
+            (0.9999, "1s"),
             (1.5, "1.5s"),
             (90, "1m30s"),
             (3600, "1h"),

@@ -51,9 +51,9 @@ class ClientLimitsTests(SynchronousTestCase):
         """A minute's worth may come at once, then as fast as the rate."""
         limits = ClientLimits(Limits(99, 3, 3, 3))
         for ask in (
-            lambda now: not limits.open("a", now),
-            lambda now: limits.message("a", now),
-            lambda now: limits.recipient("a", now),
+            lambda now, limits=limits: not limits.open("a", now),
+            lambda now, limits=limits: limits.message("a", now),
+            lambda now, limits=limits: limits.recipient("a", now),
         ):
             self.assertEqual([ask(100.0) for _ in range(4)], [True, True, True, False])
             self.assertTrue(ask(120.5))

@@ -38,7 +38,8 @@ class TraceTests(SynchronousTestCase):
         )
         self.assertEqual(
             field,
-            b"Received: from mail.example ([192.0.2.1])\r\n\tby us.example with ESMTPS (TLSv1.3 AES)\r\n"
+            b"Received: from mail.example ([192.0.2.1])\r\n"
+            b"\tby us.example with ESMTPS (TLSv1.3 AES)\r\n"
             b"\tid ID\r\n\tfor <a@us.example>;\r\n\tThu, 1 Jan 1970 00:00:00 +0000\r\n",
         )
 
@@ -47,7 +48,8 @@ class TraceTests(SynchronousTestCase):
         field = received_field("h", "2001:db8::1", "us.example", "SMTP", None, "ID", "", "date")
         self.assertEqual(
             field,
-            b"Received: from h ([IPv6:2001:db8::1])\r\n\tby us.example with SMTP\r\n\tid ID;\r\n\tdate\r\n",
+            b"Received: from h ([IPv6:2001:db8::1])\r\n"
+            b"\tby us.example with SMTP\r\n\tid ID;\r\n\tdate\r\n",
         )
 
     @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1))

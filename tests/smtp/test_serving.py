@@ -137,7 +137,8 @@ class ServingTests(SynchronousTestCase):
         self.connect()
         self.assertEqual(self.heard(), ["220"])
         codes = self.say(
-            b"EHLO me\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@us.example>\r\nDATA\r\nhi\r\n.\r\nNOOP\r\nQUIT\r\n"
+            b"EHLO me\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@us.example>\r\n"
+            b"DATA\r\nhi\r\n.\r\nNOOP\r\nQUIT\r\n"
         )
         self.assertEqual(codes, ["250", "250", "250", "354", "250", "250", "221"])
         self.assertEqual(self.receiver.kept, b"hi\r\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from contextlib import suppress
+import contextlib
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +27,7 @@ class IdTests(SynchronousTestCase):
     @given(st.text(max_size=15))
     def test_only_remote_fault(self, text: str) -> None:
         """Any text is an id's name or RemoteFault."""
-        with suppress(RemoteFault):
+        with contextlib.suppress(RemoteFault):
             self.assertEqual(id_name(parse_id(text)), text.upper())
 
     def test_too_large(self) -> None:
