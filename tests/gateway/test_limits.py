@@ -49,16 +49,15 @@ class ClientLimitsTests(SynchronousTestCase):
 
     def test_rates(self) -> None:
         """A minute's worth may come at once, then as fast as the rate."""
-        limits = ClientLimits(Limits(99, 3, 3, 3))
         for ask in (
-            lambda now, limits=limits: not limits.open("a", now),
-            lambda now, limits=limits: limits.message("a", now),
-            lambda now, limits=limits: limits.recipient("a", now),
+            lambda limits, now: not limits.open("a", now),
+            lambda limits, now: limits.message("a", now),
+            lambda limits, now: limits.recipient("a", now),
         ):
-            self.assertEqual([ask(100.0) for _ in range(4)], [True, True, True, False])
-            self.assertTrue(ask(120.5))
-            self.assertFalse(ask(121.0))
             limits = ClientLimits(Limits(99, 3, 3, 3))
+            self.assertEqual([ask(limits, 100.0) for _ in range(4)], [True, True, True, False])
+            self.assertTrue(ask(limits, 120.5))
+            self.assertFalse(ask(limits, 121.0))
 
     def test_no_rate(self) -> None:
         """A rate of 0 is no limit."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import random
 import contextlib
+import random
 
 from hypothesis import given
 from hypothesis import strategies as st
