@@ -78,10 +78,10 @@ class Server:
                 continue
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def cpu(self) -> float:
-        """Return the seconds of CPU of the server's processes, ended children included."""
+    def processes(self) -> dict[int, int]:
+        """Return the ticks of CPU of the server's processes (ended children included) by pid."""
         if self.process is None:
-            return 0.0
+            return {}
         parents, ticks = {}, {}
         for entry in Path("/proc").glob("[0-9]*/stat"):
             try:
@@ -94,7 +94,11 @@ class Server:
         ours = {self.process.pid}
         while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
             ours |= more
-        return sum(ticks.get(pid, 0) for pid in ours) / TICK
+        return {pid: ticks.get(pid, 0) for pid in ours}
+
+    def cpu(self) -> float:
+        """Return the seconds of CPU that the server has used."""
+        return sum(self.processes().values()) / TICK
 
 
 class Ours(Server):
