@@ -142,8 +142,6 @@ def _parse_any_path(rest: bytes, utf8: bool) -> tuple[Path, bytes]:
         if not text.startswith(">", position):
             raise RemoteFault("Bad address")
         position += 1
-    elif not local:
-        raise RemoteFault("Bad address")
     name = canonical_local(local)
     mailbox = f"{name}@{domain}" if domain else name
     return (mailbox, local, domain), text[position:].encode()
