@@ -31,6 +31,8 @@ class Segments:
         self._number = 0
         self._end = 0
         self._dirty = False
+        #: Whether there is, or was since the start, any segment at all.
+        self.used = False
 
     @property
     def active(self) -> int:
@@ -45,6 +47,7 @@ class Segments:
             if number not in live:
                 self.remove(number)
         self._number = max(numbers, default=0)
+        self.used = bool(live)
 
     def path(self, number: int) -> Path:
         """Return where segment ``number`` is."""
@@ -93,3 +96,4 @@ class Segments:
         finally:
             os.close(folder)
         self._descriptor, self._number, self._end = descriptor, number, 0
+        self.used = True

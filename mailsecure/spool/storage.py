@@ -22,6 +22,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,15 @@ from .api import (
 )
 from .body import FileBody, MemoryBody, disk_fault
 from .ids import MessageId
-from .schema import SCHEMA, VERSION, envelope_of, message_row, recipient_of, recipient_rows
+from .schema import (
+    SCHEMA,
+    VERSION,
+    accept_work,
+    done_work,
+    envelope_of,
+    message_row,
+    recipient_of,
+)
 from .segments import Segments
 
 __all__ = ["Reader", "Storage"]
@@ -52,6 +61,14 @@ _WAL_LIMIT = 64 << 20
 _REFUSED = "refused"
 _RESERVE = "reserve"
 _RESERVE_OCTETS = 8 << 20
+
+
+#: Rows of ``work`` in one statement; as many statements as that are kept prepared.
+_MOST_WORK = 64
+_WORK = [
+    "INSERT INTO work VALUES " + ",".join(["(?,?,?,?,?,?,?,?,?,?,?)"] * rows)
+    for rows in range(_MOST_WORK + 1)
+]
 
 
 class _Many:
@@ -77,11 +94,6 @@ class _Many:
 
 
 # What stands once in a statement of many rows (before, after) and for each row.
-_INSERT_MESSAGE = _Many("INSERT INTO message VALUES ", "(?,?,?,?,?,?,?,?)")
-_INSERT_RECIPIENT = _Many(
-    "INSERT INTO recipient (message, idx, mailbox, domain, notify, orcpt, due) VALUES ",
-    "(?,?,?,?,?,?,?)",
-)
 _DELETE_RECIPIENT = _Many("DELETE FROM recipient WHERE ", "message = ? AND idx = ?", " OR ")
 _DELETE_MESSAGE = _Many(
     "DELETE FROM message WHERE id IN (",
@@ -103,8 +115,14 @@ def database_fault(error: sqlite3.Error) -> LocalFault:
     return SpoolFull(why) if code & 0xFF == sqlite3.SQLITE_FULL else SpoolBroken(why)
 
 
+def _do_work(database: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
+    database.execute(_WORK[len(rows)], list(chain.from_iterable(rows)))
+
+
 def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    connection = sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, timeout=10, cached_statements=256
+    )
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA temp_store = MEMORY")
     return connection
@@ -234,12 +252,27 @@ class Storage:
 
     def commit(self, accepts: Sequence[NewMessage], settlements: Sequence[Settlement]) -> None:
         """Make a group durable.  SpoolFull: nothing of it is; SpoolBroken: close me."""
+        plain = len(accepts) + len(settlements) <= _MOST_WORK and not any(
+            each.retry or each.warned or each.notice for each in settlements
+        )
         try:
-            self._transaction(lambda database: self._write(database, accepts, settlements))
+            if plain:
+                self._commit_at_once(self._rows(accepts, settlements))
+            else:
+                self._transaction(lambda database: self._write(database, accepts, settlements))
             if settlements:
                 self._reclaim()
         except OSError as error:
             raise disk_fault(error, "cannot write to the spool") from error
+
+    def _commit_at_once(self, rows: list[tuple[Any, ...]]) -> None:
+        """One statement, one transaction (see :mod:`.schema`)."""
+        if self._database is None:
+            raise SpoolBroken("the spool is closed")
+        try:
+            _do_work(self._database, rows)
+        except sqlite3.Error as error:
+            raise database_fault(error) from error
 
     def change(self, statement: str, values: Sequence[Any]) -> int:
         """Run one administrative statement; return how many rows it changed."""
@@ -294,13 +327,20 @@ class Storage:
         accepts: Sequence[NewMessage],
         settlements: Sequence[Settlement],
     ) -> None:
+        """Within a transaction: whatever it takes."""
         arriving = [*accepts, *self._settle(database, settlements)]
-        if not arriving:
-            return
-        rows = [self._place(new) for new in arriving]
+        rows = self._rows(arriving, ())
+        for at in range(0, len(rows), _MOST_WORK):
+            _do_work(database, rows[at : at + _MOST_WORK])
+
+    def _rows(
+        self, arriving: Sequence[NewMessage], settlements: Sequence[Settlement]
+    ) -> list[tuple[Any, ...]]:
+        """Return rows of ``work``; what is too large for a row is durable already."""
+        rows = [accept_work(self._place(new), new) for new in arriving]
         self._segments.sync()
-        _INSERT_MESSAGE.run(database, rows)
-        _INSERT_RECIPIENT.run(database, [row for new in arriving for row in recipient_rows(new)])
+        rows += [done_work(each.id, each.done) for each in settlements]
+        return rows
 
     def _place(self, new: NewMessage) -> tuple[Any, ...]:
         """Put the body where its size belongs; return the message's row."""
@@ -352,7 +392,7 @@ class Storage:
     def _reclaim(self) -> None:
         """Remove the segments that no row refers to any more."""
         database = self._database
-        if database is None:
+        if database is None or not self._segments.used:
             return
         empty = [
             row[0]
