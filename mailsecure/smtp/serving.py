@@ -11,8 +11,8 @@ Three things that are easy to get wrong, and how they are kept right here:
 client sends meanwhile waits in its buffer, and past :data:`READ_AHEAD` octets the
 transport is paused.  Replies made in one go leave in one write.
 
-*Back-pressure.*  Replies go straight to the socket (``writeSomeData``) as long as it
-takes them whole: that saves two system calls and a turn of the reactor a reply.  The
+*Back-pressure.*  Replies go straight to the socket (``send``) as long as it takes them
+whole: that saves two system calls and a turn of the reactor a reply.  The
 first time it does not, the session changes for good to Twisted's buffered write, and
 when that buffer is full, nothing more is read from the client.
 
@@ -200,7 +200,8 @@ class SmtpServerProtocol(Protocol):
         self._congested = False
         self._closing = False
         self._eof = False
-        self._direct = False
+        #: Sends to the socket at once; None where the transport has to buffer.
+        self._direct: Callable[[bytes], int] | None = None
         self._plain = False
         self._why = "lost connection"
         self._received = 0
@@ -219,7 +220,9 @@ class SmtpServerProtocol(Protocol):
         now = self._clock.seconds()
         self._receiver = receiver
         self._machine.normalise = normalise
-        self._direct = self._plain = isinstance(self.transport, StreamConnection)
+        self._plain = isinstance(self.transport, StreamConnection)
+        if self._plain:
+            self._direct = self.transport.getHandle().send
         self._ends = now + self._patience.session
         self.transport.registerProducer(self, True)
         reply = receiver.greeting()
@@ -490,7 +493,8 @@ class SmtpServerProtocol(Protocol):
         self._machine.tls_started()
         self._receiver.reset()
         self._transaction_ends = NEVER
-        self._direct = self._plain = False
+        self._direct = None
+        self._plain = False
         self.transport.startTLS(self._tls_options)
 
     def _on_quit(self, event: Quit) -> None:
@@ -531,14 +535,16 @@ class SmtpServerProtocol(Protocol):
         self._send(data)
 
     def _send(self, data: bytes) -> None:
-        if self._direct:
-            sent = self.transport.writeSomeData(data)
+        if self._direct is not None:
+            try:
+                sent = self._direct(data)
+            except OSError:
+                sent = 0
             if sent == len(data):
                 return
             # What the socket did not take, and an error, are the transport's from here.
-            self._direct = False
-            if isinstance(sent, int) and sent > 0:
-                data = data[sent:]
+            self._direct = None
+            data = data[sent:]
         self.transport.write(data)
 
     def _say_goodbye(self, reply: Reply, why: str) -> None:

@@ -458,12 +458,23 @@ class ServingTests(SynchronousTestCase):
             taken.append(data[:5])
             return 5
 
-        self.wire.writeSomeData = some  # type: ignore[attr-defined]
-        self.protocol._direct = True
+        self.protocol._direct = some
         self.protocol.dataReceived(b"NOOP\r\nNOOP\r\n")
         self.assertEqual(b"".join(taken) + self.wire.value(), b"250 2.0.0 Ok\r\n" * 2)
         self.protocol.dataReceived(b"NOOP\r\n")
         self.assertEqual(len(taken), 1)
+
+    def test_direct_write_fails(self) -> None:
+        """An error of the socket is left to the transport, which will see it too."""
+        self.connect()
+        self.heard()
+
+        def fail(data: bytes) -> int:
+            raise BlockingIOError
+
+        self.protocol._direct = fail
+        self.protocol.dataReceived(b"NOOP\r\n")
+        self.assertEqual(self.wire.value(), b"250 2.0.0 Ok\r\n")
 
     def test_constants(self) -> None:
         """No reply that we give for our own fault is permanent."""
