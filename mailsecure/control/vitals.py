@@ -3,7 +3,7 @@
 :class:`Vitals` is one service that takes all samples; ``status`` and ``metrics`` read
 it.  Lateness is how much later than asked a delayed call came: the time for which the
 reactor's thread was busy with something else, so the figure that says whether anything
-blocks.
+blocks.  Much of it is a line in the log too, at most once a minute.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
 
 from ..background import Periodic
 from ..counters import Counters
@@ -21,8 +22,13 @@ from .rates import Peaks, Rates
 
 __all__ = ["Vitals", "memory_octets", "open_descriptors"]
 
+_log = Logger(namespace="main")
+
 _SAMPLE_INTERVAL = 5.0
 _LATENESS_INTERVAL = 0.25
+#: Lateness that a postmaster should know of, and how often.
+_LATE = 0.25
+_TELL_INTERVAL = 60.0
 
 
 class Vitals(Service):
@@ -38,6 +44,7 @@ class Vitals(Service):
         self._sampling = Periodic(self._clock, _SAMPLE_INTERVAL, "sampling", self._sample)
         self._call: IDelayedCall | None = None
         self._expected = 0.0
+        self._tell_from = 0.0
         #: Unix time of the start.
         self.started = 0.0
         self._wall = world.wall
@@ -75,7 +82,13 @@ class Vitals(Service):
 
     def _came(self) -> None:
         now = self._clock.seconds()
-        self._peaks.note(now, max(0.0, now - self._expected))
+        late = max(0.0, now - self._expected)
+        self._peaks.note(now, late)
+        if late > _LATE and now >= self._tell_from:
+            self._tell_from = now + _TELL_INTERVAL
+            _log.warn(
+                "the reactor was late by {seconds} s: it was kept from its work", seconds=late
+            )
         self._expect()
 
 
