@@ -7,6 +7,7 @@ else it is relayed to the sink.  CPU is that of all processes of the server toge
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -16,11 +17,20 @@ import sys
 import time
 from pathlib import Path
 
-__all__ = ["PEERS", "Haraka", "Ours", "Postfix", "PostfixAsShipped", "Server"]
+__all__ = ["PEERS", "TICK", "Haraka", "Ours", "Postfix", "PostfixAsShipped", "Server", "stat"]
 
 ROOT = Path(__file__).parent.parent
 CACHE = Path(__file__).parent / ".cache"
+#: Ticks of CPU a second, as /proc counts them.
 TICK = os.sysconf("SC_CLK_TCK")
+
+
+def stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat from the state on; none once it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 class Server:
@@ -34,6 +44,7 @@ class Server:
         self.sink = sink
         self.hold = hold
         self.process: subprocess.Popen[bytes] | None = None
+        self.known: dict[int, str] = {}
 
     @classmethod
     def missing(cls) -> str:
@@ -62,39 +73,53 @@ class Server:
                         return self
             except OSError:
                 time.sleep(0.1)
+        said = (self.directory / "output").read_text(errors="replace")[-2000:]
         self.__exit__()
-        raise SystemExit(f"{self.name} does not greet; see {self.directory}/output")
+        raise SystemExit(f"{self.name} does not greet. It said:\n{said}")
 
     def __exit__(self, *_: object) -> None:
-        process = self.process
-        if process is None:
-            return
         for number, patience in ((signal.SIGTERM, 15), (signal.SIGKILL, 5)):
-            try:
-                os.killpg(process.pid, number)
-                process.wait(patience)
-                break
-            except (ProcessLookupError, subprocess.TimeoutExpired):
-                continue
+            tree = self.tree()
+            for pid, born in tree.items():
+                if self.born(pid) == born:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, number)
+            deadline = time.monotonic() + patience
+            while time.monotonic() < deadline and any(
+                self.born(pid) == born for pid, born in tree.items()
+            ):
+                time.sleep(0.02)
+        self.process = None
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def born(self, pid: int) -> str:
+        """Return when a process began, in ticks since boot; "" once it is gone."""
+        if self.process is not None and pid == self.process.pid:
+            self.process.poll()
+        fields = stat(pid)
+        return fields[19] if fields and fields[0] != "Z" else ""
+
+    def tree(self) -> dict[int, str]:
+        """Return the server's processes and when each began.
+
+        By descent, not by process group: Postfix's master leaves the group it was started
+        in.  What was once found stays known, as its parent may end before it.
+        """
+        if self.process is None:
+            return {}
+        found = [pid for pid, born in self.known.items() if self.born(pid) == born]
+        self.known = {pid: self.known[pid] for pid in found}
+        every = {int(entry.name): stat(int(entry.name)) for entry in Path("/proc").glob("[0-9]*")}
+        ours = {self.process.pid, *self.known}
+        while more := {pid for pid, row in every.items() if row and int(row[1]) in ours} - ours:
+            ours |= more
+        self.known = {pid: born for pid in ours if (born := self.born(pid))}
+        return self.known
 
     def processes(self) -> dict[int, int]:
         """Return the ticks of CPU of the server's processes (ended children included) by pid."""
-        if self.process is None:
-            return {}
-        parents, ticks = {}, {}
-        for entry in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                fields = entry.read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            pid = int(entry.parent.name)
-            parents[pid] = int(fields[1])
-            ticks[pid] = sum(int(field) for field in fields[11:15])
-        ours = {self.process.pid}
-        while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
-            ours |= more
-        return {pid: ticks.get(pid, 0) for pid in ours}
+        rows = {pid: stat(pid) for pid in self.tree()}
+        return {pid: sum(map(int, row[11:15])) for pid, row in rows.items() if row}
 
     def cpu(self) -> float:
         """Return the seconds of CPU that the server has used."""
@@ -128,6 +153,8 @@ class Postfix(Server):
 
     name = "postfix"
     extra = "in_flow_delay = 0\n"
+    #: A process a session; 100 as shipped.
+    limit = 100
 
     @classmethod
     def missing(cls) -> str:
@@ -137,7 +164,11 @@ class Postfix(Server):
         return "" if os.geteuid() == 0 else "postfix needs root"
 
     def prepare(self) -> list[str]:
-        """Hold by the HOLD action: the message is durable, the queue manager never wakes."""
+        """Hold by the HOLD action: the message is durable, the queue manager never wakes.
+
+        That is kinder to Postfix than defer_transports, where the queue manager opens and
+        moves each message as well.
+        """
         for name in ("conf", "queue", "data"):
             (self.directory / name).mkdir()
         shutil.chown(self.directory / "data", "postfix")
@@ -150,7 +181,7 @@ class Postfix(Server):
             "inet_interfaces = loopback-only\ninet_protocols = ipv4\nmynetworks = 127.0.0.0/8\n"
             "mydestination =\nlocal_recipient_maps =\nalias_maps =\n"
             "smtpd_peername_lookup = no\nsmtpd_client_connection_count_limit = 0\n"
-            "disable_dns_lookups = yes\n"
+            f"disable_dns_lookups = yes\ndefault_process_limit = {self.limit}\n"
             f"default_transport = smtp:[127.0.0.1]:{self.sink}\n"
             f"smtpd_recipient_restrictions = {restriction}permit_mynetworks, reject\n" + self.extra
         )
@@ -175,7 +206,12 @@ class PostfixAsShipped(Postfix):
 
 
 class Haraka(Server):
-    """Haraka: its outbound queue is a file a message, which it syncs before the 250."""
+    """Haraka: its outbound queue is a file a message.
+
+    Each is written beside its place, synced, renamed, and then answered 250; the directory
+    is not synced, so the name may be lost with the power (ours and Postfix's are not).
+    One process, as shipped.
+    """
 
     name = "haraka"
     program = CACHE / "node_modules" / "Haraka" / "bin" / "haraka"
@@ -188,7 +224,7 @@ class Haraka(Server):
         return f"npm install --prefix {CACHE.relative_to(ROOT)} Haraka@3"
 
     def prepare(self) -> list[str]:
-        """One process, relaying allowed, everything routed to the sink."""
+        """Allow relaying; route everything to the sink; spare it the DNS, as the others."""
         for name in ("config", "plugins", "queue"):
             (self.directory / name).mkdir()
         config = self.directory / "config"
@@ -203,6 +239,7 @@ class Haraka(Server):
         shutil.copy(shipped, config / "connection.ini")
         (self.directory / "plugins" / "everything.js").write_text(
             "exports.hook_rcpt = (next, c) => { c.relaying = true; next(OK) }\n"
+            "exports.hook_lookup_rdns = (next) => next(OK, 'client.test')\n"
             "exports.hook_get_mx = (next) =>"
             f" next(OK, {{priority: 0, exchange: '127.0.0.1', port: {self.sink}}})\n"
         )

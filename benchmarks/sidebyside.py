@@ -1,30 +1,48 @@
 """Accepting, and relaying end to end, side by side: the code of both measurements.
 
 In each round every server gets the same load once, one after another (A B C D, A B C D,
-…), so that whatever else the machine does hits all of them alike.  Reported for each
-load: messages a second (median, least and most), CPU of the server a message, and ours
-as a multiple of the better peer's median.
+…), so that whatever else the machine does hits all of them alike.  Each starts fresh, on
+an empty queue, and gets a tenth of the load unmeasured first: processes are forked, code
+is compiled, the first refused connection is over.  Then the disk is synced, so that
+nobody pays for what the server before him wrote.
+
+Reported for each load: messages a second (median, least and most), CPU of the server a
+message, and ours as a multiple of the better peer, round by round: the median of those
+ratios, with the least and the most.  A ratio of two figures of one round is what a busy
+machine distorts least.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
+import signal
 import socket
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 
 from .peers import PEERS, Server
+
+__all__ = ["HERE", "SINK", "Figure", "Load", "Sink", "choose", "free_port", "main", "measure"]
+__all__ += ["options_of", "prepare_directory", "send", "write_results"]
 
 HERE = Path(__file__).parent
 SOURCE = "/usr/sbin/smtp-source"
 SINK = "/usr/sbin/smtp-sink"
 #: Messages by size in KB; quick enough to repeat, long enough to settle.
 MESSAGES = {1: 3000, 10: 3000, 100: 800}
+OURS = "mailsecure"
+#: Seconds that one load may take.
+PATIENCE = 300.0
 
 
 @dataclass
@@ -50,6 +68,53 @@ class Figure:
     cpu_microseconds: float
 
 
+class Sink:
+    """Postfix's smtp-sink, and how many messages it has.
+
+    It is asked by its running counters (-c), not told to end after so many (-M): it would
+    end before its last reply is sent, and whoever waits for that counts a failed delivery.
+    """
+
+    def __init__(self, port: int, output: Path) -> None:
+        self.output = output.open("w+b")
+        self.process = subprocess.Popen(
+            [SINK, "-c", "-u", "nobody", f"127.0.0.1:{port}", "1000"],
+            stdout=self.output,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                return
+            except OSError:
+                time.sleep(0.02)
+        self.stop()
+        raise SystemExit("smtp-sink does not listen")
+
+    def count(self) -> int:
+        """Return how many messages came so far."""
+        descriptor = self.output.fileno()
+        end = os.fstat(descriptor).st_size
+        tail = os.pread(descriptor, 200, max(0, end - 200))
+        last = tail.rpartition(b"\r")[0].rpartition(b"mesg=")[2]
+        return int(last) if last else 0
+
+    def wait(self, messages: int, who: str) -> None:
+        """Wait until so many messages came."""
+        deadline = time.monotonic() + PATIENCE
+        while (have := self.count()) < messages:
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                raise SystemExit(f"{who} brought {have} of {messages} messages to the sink")
+            time.sleep(0.005)
+
+    def stop(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.wait()
+        self.output.close()
+
+
 def free_port() -> int:
     """Return a port of loopback that nobody has."""
     with socket.socket() as wire:
@@ -59,98 +124,172 @@ def free_port() -> int:
 
 
 def send(port: int, load: Load) -> None:
-    """Send the load with Postfix's smtp-source."""
+    """Send the load with Postfix's smtp-source, which ends at the first refusal."""
     several = ["-d"] if load.several else []
-    subprocess.run(
-        [SOURCE, *several, "-s", str(load.sessions), "-m", str(load.messages),
-         "-l", str(load.size * 1024), "-f", "from@example.org", "-t", "to@example.com",
-         f"127.0.0.1:{port}"],
-        check=True, timeout=300,
-    )  # fmt: skip
+    command = [
+        SOURCE, *several, "-s", str(load.sessions), "-m", str(load.messages),
+        "-l", str(load.size * 1024), "-f", "from@example.org", "-t", "to@example.com",
+        f"127.0.0.1:{port}",
+    ]  # fmt: skip
+    try:
+        subprocess.run(command, check=True, timeout=PATIENCE, stderr=subprocess.PIPE)
+    except subprocess.TimeoutExpired:
+        raise SystemExit(f"{load}: not taken within {PATIENCE:.0f} seconds") from None
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace").strip()
+        raise SystemExit(f"{load}: smtp-source gave up: {said}") from None
 
 
 def measure(kind: type[Server], load: Load, relay: bool, directory: Path) -> Figure:
     """Run one round of one server."""
     sink_port = free_port()
-    with kind(directory / kind.name, free_port(), sink_port, hold=not relay) as server:
-        sink = None
-        if relay:
-            sink = subprocess.Popen(
-                [SINK, "-u", "nobody", "-M", str(load.messages), f"127.0.0.1:{sink_port}", "1000"],
-                stderr=subprocess.DEVNULL,
-            )
-            time.sleep(0.3)
-        try:
+    warm = Load(load.size, load.sessions, load.several, max(load.messages // 10, load.sessions))
+    sink = Sink(sink_port, directory / f"{kind.name}.sink") if relay else None
+    try:
+        with kind(directory / kind.name, free_port(), sink_port, hold=not relay) as server:
+            send(server.port, warm)
+            if sink is not None:
+                sink.wait(warm.messages, kind.name)
+            os.sync()
             cpu, start = server.cpu(), time.monotonic()
             send(server.port, load)
             if sink is not None:
-                sink.wait(300)
+                sink.wait(warm.messages + load.messages, kind.name)
             seconds, spent = time.monotonic() - start, server.cpu() - cpu
-        finally:
-            if sink is not None and sink.poll() is None:
-                sink.kill()
-                sink.wait()
+    finally:
+        if sink is not None:
+            sink.stop()
+            (directory / f"{kind.name}.sink").unlink(missing_ok=True)
     return Figure(load.messages / seconds, spent / load.messages * 1e6)
 
 
-def main(title: str, relay: bool) -> None:
-    """Measure, print the table, keep the figures as JSON."""
-    parser = argparse.ArgumentParser(description=title)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 10, 100], help="KB")
-    parser.add_argument("--sessions", type=int, nargs="+", default=[1, 20, 100])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--peers", nargs="+", default=[each.name for each in PEERS])
-    parser.add_argument("--dir", type=Path, default=HERE / ".work", help="on the disk to measure")
-    parser.add_argument("--quick", action="store_true", help="20 sessions, one a session, 3 rounds")
-    options = parser.parse_args()
+def prepare_directory(directory: Path) -> None:
+    """Make the directory of the work; refuse memory, on which nothing is durable."""
+    directory.mkdir(parents=True, exist_ok=True)
+    kind = filesystem(directory)
+    if kind in ("tmpfs", "ramfs"):
+        raise SystemExit(f"{directory} is on {kind}: name a directory on a disk with --dir")
+
+
+def filesystem(directory: Path) -> str:
+    """Return the kind of the file system of a directory."""
+    command = ["stat", "--file-system", "--format=%T", str(directory)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def choose(names: list[str]) -> list[type[Server]]:
+    """Return the servers of these names; say which are left out, and why."""
+    known = [kind.name for kind in PEERS]
+    if unknown := set(names).difference(known):
+        raise SystemExit(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    for tool in (SOURCE, SINK):
+        if not Path(tool).exists():
+            raise SystemExit(f"{tool} is missing: apt-get install postfix")
     kinds = []
     for kind in PEERS:
-        if kind.name in options.peers:
+        if kind.name in names:
             if lack := kind.missing():
                 print(f"left out: {kind.name}: {lack}", file=sys.stderr)
             else:
                 kinds.append(kind)
-    sessions = [20] if options.quick else options.sessions
-    rounds = 3 if options.quick else options.rounds
-    results = []
+    return kinds
+
+
+def options_of(arguments: list[str] | None, title: str) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=title)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 10, 100], help="KB")
+    parser.add_argument("--sessions", type=int, nargs="+", help="default 1 20 100; quick 20")
+    parser.add_argument("--rounds", type=int, help="default 5; quick 3")
+    parser.add_argument("--peers", nargs="+", default=[each.name for each in PEERS])
+    parser.add_argument("--dir", type=Path, default=HERE / ".work", help="on the disk to measure")
+    parser.add_argument("--quick", action="store_true", help="20 sessions, one a session, 3 rounds")
+    options = parser.parse_args(arguments)
+    options.sessions = options.sessions or ([20] if options.quick else [1, 20, 100])
+    options.rounds = options.rounds or (3 if options.quick else 5)
+    return options
+
+
+@contextmanager
+def tidy_end() -> Iterator[None]:
+    """Let SIGTERM end the run by an exception, so that no server is left behind."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(f"ended by signal {number}")
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def main(title: str, relay: bool) -> None:
+    """Measure, print the table, keep the figures as JSON."""
+    options = options_of(None, title)
+    kinds = choose(options.peers)
+    prepare_directory(options.dir)
+    loads = [
+        Load(size, count, several, MESSAGES.get(size, 1000) // (3 if count == 1 else 1))
+        for size in options.sizes
+        for count in options.sessions
+        for several in ((False,) if options.quick else (False, True))
+    ]
+    results: list[object] = []
     print(title)
-    for size in options.sizes:
-        for count in sessions:
-            for several in (False,) if options.quick else (False, True):
-                messages = MESSAGES.get(size, 1000) // (3 if count == 1 else 1)
-                load = Load(size, count, several, messages)
-                figures = {kind.name: [] for kind in kinds}  # type: dict[str, list[Figure]]
-                for _ in range(rounds):
-                    for kind in kinds:
-                        figures[kind.name].append(measure(kind, load, relay, options.dir))
-                show(load, figures)
-                results.append(
-                    {
-                        "load": asdict(load),
-                        "figures": {n: [asdict(f) for f in fs] for n, fs in figures.items()},
-                    }
-                )
+    with tidy_end():
+        for load in loads:
+            figures: dict[str, list[Figure]] = {kind.name: [] for kind in kinds}
+            for _ in range(options.rounds):
+                for kind in kinds:
+                    figures[kind.name].append(measure(kind, load, relay, options.dir))
+            show(load, figures)
+            by_name = {name: [asdict(one) for one in found] for name, found in figures.items()}
+            results.append({"load": asdict(load), "figures": by_name})
+            write_results("relay" if relay else "accept", results, options.dir)
+
+
+def write_results(name: str, results: list[object], directory: Path) -> None:
+    """Keep the figures, and on what they were measured."""
+    machine = {
+        "cpus": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "file_system": filesystem(directory),
+        "load_average": os.getloadavg(),
+        "unix_time": round(time.time()),
+    }
     folder = HERE / "results"
     folder.mkdir(exist_ok=True)
-    name = "relay" if relay else "accept"
-    (folder / f"{name}.json").write_text(json.dumps(results, indent=1))
+    text = json.dumps({"machine": machine, "results": results}, indent=1)
+    (folder / f"{name}.json").write_text(text + "\n")
+
+
+def ratios(figures: dict[str, list[Figure]]) -> list[float]:
+    """Return ours as a multiple of the better peer, for each round."""
+    peers = [found for name, found in figures.items() if name != OURS]
+    if not peers:
+        return []
+    return [
+        ours.rate / max(found[number].rate for found in peers)
+        for number, ours in enumerate(figures.get(OURS, []))
+    ]
 
 
 def show(load: Load, figures: dict[str, list[Figure]]) -> None:
     """Print the table of one load."""
-    print(f"\n{load}")
-    medians = {name: statistics.median(f.rate for f in found) for name, found in figures.items()}
-    best = max((rate for name, rate in medians.items() if name != "mailsecure"), default=0.0)
+    print(f"\n{load}, {load.messages} messages")
+    found_ratios = ratios(figures)
     for name, found in figures.items():
         rates = [figure.rate for figure in found]
         cpu = statistics.median(figure.cpu_microseconds for figure in found)
-        ratio = (
-            f"  {medians[name] / best:5.2f} x the better peer"
-            if name == "mailsecure" and best
-            else ""
+        line = (
+            f"  {name:20} {statistics.median(rates):8.0f}/s ({min(rates):.0f}-{max(rates):.0f})"
+            f"  {cpu:7.0f} us CPU a message"
         )
-        print(
-            f"  {name:20} {medians[name]:8.0f}/s ({min(rates):.0f}-{max(rates):.0f})"
-            f"  {cpu:7.0f} us CPU a message{ratio}",
-            flush=True,
-        )
+        if name == OURS and found_ratios:
+            line += (
+                f"  {statistics.median(found_ratios):5.2f} x the better peer"
+                f" ({min(found_ratios):.2f}-{max(found_ratios):.2f})"
+            )
+        print(line, flush=True)
