@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -26,7 +27,31 @@ LIVE = "tests.live."
 
 
 class Summary(Reporter):
-    """Says only what failed."""
+    """Says how long each module took, and, at the end, what failed."""
+
+    _module = ""
+    _tests = 0
+    _began = 0.0
+
+    def startTest(self, test: Any) -> None:
+        """A test begins; the first of a module ends the module before."""
+        super().startTest(test)
+        module = test.id().rsplit(".", 2)[0]
+        if module != self._module:
+            self._tell()
+            self._module, self._tests, self._began = module, 0, time.monotonic()
+        self._tests += 1
+
+    def done(self) -> None:
+        """The last test ended."""
+        self._tell()
+        super().done()
+
+    def _tell(self) -> None:
+        if self._tests:
+            took = time.monotonic() - self._began
+            self._writeln("%6.1f s %4d tests  %s", took, self._tests, self._module)
+            self._stream.flush()
 
 
 def by_reason(skips: Iterable[tuple[Any, object]]) -> dict[str, list[str]]:
