@@ -38,7 +38,7 @@ class Options(usage.Options):
     synopsis = "[options]"
     longdesc = "An integrated SMTP security gateway: accepts, keeps and relays mail."
     optParameters = [  # noqa: RUF012 - Twisted's own form
-        ["config", "c", "/etc/mailsecure/mailsecure.ini", "The ini file.", str],
+        ["config", "c", "/etc/mailsecure.ini", "The ini file.", str],
     ]
 
     def opt_version(self) -> None:

@@ -38,7 +38,7 @@ from .wire import SOCKET_NAME, Kind, Refusal
 
 __all__ = ["main"]
 
-_CONFIG = Path("/etc/mailsecure/mailsecure.ini")
+_CONFIG = Path("/etc/mailsecure.ini")
 _ACTION_TIMEOUT = 600.0
 _STATUS_TIMEOUT = 10.0
 _PIPE_WIDTH = 200
