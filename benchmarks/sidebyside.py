@@ -8,8 +8,11 @@ nobody pays for what the server before him wrote.
 
 Reported for each load: messages a second (median, least and most), CPU of the server a
 message, and ours as a multiple of the better peer, round by round: the median of those
-ratios, with the least and the most.  A ratio of two figures of one round is what a busy
-machine distorts least.
+ratios, with the least and the most.
+
+A busy machine distorts even these: a server of many processes is given more turns than
+one of a single process.  So it is told how many processors others kept busy meanwhile;
+where that is not nearly 0, only the CPU a message can be compared.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
-from .peers import PEERS, Server
+from .peers import PEERS, TICK, Server, stat
 
 __all__ = ["HERE", "SINK", "Figure", "Load", "Sink", "choose", "free_port", "main", "measure"]
 __all__ += ["options_of", "prepare_directory", "send", "write_results"]
@@ -66,6 +69,8 @@ class Figure:
 
     rate: float
     cpu_microseconds: float
+    #: Processors that others kept busy meanwhile: neither the server nor the load.
+    others: float
 
 
 class Sink:
@@ -151,16 +156,34 @@ def measure(kind: type[Server], load: Load, relay: bool, directory: Path) -> Fig
             if sink is not None:
                 sink.wait(warm.messages, kind.name)
             os.sync()
+            others = busy() - server.cpu() - load_cpu(sink)
             cpu, start = server.cpu(), time.monotonic()
             send(server.port, load)
             if sink is not None:
                 sink.wait(warm.messages + load.messages, kind.name)
             seconds, spent = time.monotonic() - start, server.cpu() - cpu
+            others = busy() - server.cpu() - load_cpu(sink) - others
     finally:
         if sink is not None:
             sink.stop()
             (directory / f"{kind.name}.sink").unlink(missing_ok=True)
-    return Figure(load.messages / seconds, spent / load.messages * 1e6)
+    return Figure(load.messages / seconds, spent / load.messages * 1e6, max(0.0, others / seconds))
+
+
+def busy() -> float:
+    """Return the seconds that all processors were busy since boot (stolen time included)."""
+    user, nice, system, _, _, irq, soft_irq, steal = map(
+        int, Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
+    )
+    return (user + nice + system + irq + soft_irq + steal) / TICK
+
+
+def load_cpu(sink: Sink | None) -> float:
+    """Return the seconds of CPU of the sink, the ended smtp-sources, and this process."""
+    mine = os.times()
+    row = stat(sink.process.pid) if sink is not None else []
+    ticks = int(row[11]) + int(row[12]) if row else 0
+    return mine.user + mine.system + mine.children_user + mine.children_system + ticks / TICK
 
 
 def prepare_directory(directory: Path) -> None:
@@ -286,6 +309,7 @@ def show(load: Load, figures: dict[str, list[Figure]]) -> None:
         line = (
             f"  {name:20} {statistics.median(rates):8.0f}/s ({min(rates):.0f}-{max(rates):.0f})"
             f"  {cpu:7.0f} us CPU a message"
+            f"  others {statistics.median(figure.others for figure in found):.2f}"
         )
         if name == OURS and found_ratios:
             line += (
