@@ -76,6 +76,8 @@ IDLE_COMMANDS = 100
 #: How long we give ourselves for one answer, and a closing client to read the last.
 ANSWER_LIMIT = 600.0
 CLOSING_LIMIT = 10.0
+#: How much of what a client still sends is thrown away before it is cut off.
+LINGER = 1 << 20
 HANDSHAKE_LIMIT = 60.0
 NEVER = float("inf")
 
@@ -249,6 +251,9 @@ class SmtpServerProtocol(Protocol):
     def dataReceived(self, data: bytes) -> None:
         """Octets came."""
         if self._closing:
+            self._received += len(data)
+            if self._received > LINGER:
+                self.transport.abortConnection()
             return
         if not self._greeted:
             self._receiver.complained(EARLY_TALKER)
@@ -563,6 +568,7 @@ class SmtpServerProtocol(Protocol):
             return
         self._closing = True
         self._why = why
+        self._received = 0
         linger = self._plain and not self._eof and (why != "quit" or self._machine.waiting > 0)
         self._machine.close()
         if self._delayed is not None:

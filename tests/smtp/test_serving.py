@@ -445,6 +445,10 @@ class ServingTests(SynchronousTestCase):
         self.say(b"A\0\r\n")
         self.assertTrue(self.wire.half_closed)
         self.assertFalse(self.wire.disconnecting)
+        self.say(b"x" * serving.LINGER)
+        self.assertFalse(self.wire.aborted)
+        self.say(b"x")
+        self.assertTrue(self.wire.aborted)
         self.protocol.readConnectionLost()
         self.assertTrue(self.wire.disconnecting)
 
