@@ -95,7 +95,11 @@ class Demo(LiveTestCase):
     def test_telnet(self) -> None:
         """The line for telnet."""
         with subprocess.Popen(
-            self.line("telnet").split(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            self.line("telnet").split(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         ) as telnet:
             self.addCleanup(telnet.kill)
             assert telnet.stdout is not None
