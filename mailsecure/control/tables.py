@@ -176,8 +176,8 @@ def _spool_line(status: dict[str, Any]) -> Text:
         return line.append(f", {escape(spool['queue'])}", style="red")
     oldest = spool["oldest"]
     return line.append(
-        f", {spool['messages']} messages for {spool['recipients']} recipients, "
-        f"{format_octets(spool['octets'])}"
+        f", messages: {spool['messages']}, recipients: {spool['recipients']}, "
+        f"octets: {format_octets(spool['octets'])}"
         + (f", the oldest {age(status['now'] - oldest)} old" if oldest is not None else "")
     )
 

@@ -191,7 +191,7 @@ From: a@b
         self.assertTrue(all(line.isprintable() for line in page.split("\n")))
         for text in (
             "mailsecure 0.1.0 on mx1.example.com, pid 812, up 1d1h\n"
-            "spool well, 3 messages for 4 recipients, 30K, the oldest 3h12m old\n"
+            "spool well, messages: 3, recipients: 4, octets: 30K, the oldest 3h12m old\n"
             "12 sessions now, 85M of memory, 40 descriptors, "
             "the reactor late by at most 4ms in the last minute\n"
             "the log could not be written 2 times, 5 lines lost\n",
@@ -223,7 +223,7 @@ From: a@b
             self.assertNotIn("last warnings", page)
         empty = STATUS | {"spool": STATUS["spool"] | {"messages": 0, "oldest": None}}
         page = printed(tables.status_page(empty))
-        self.assertIn("spool well, 0 messages for 4 recipients, 30K\n", page)
+        self.assertIn("spool well, messages: 0, recipients: 4, octets: 30K\n", page)
 
 
 class CommandTests(SynchronousTestCase):
