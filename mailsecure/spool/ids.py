@@ -46,8 +46,8 @@ def id_name(message: MessageId) -> str:
 def parse_id(name: str) -> MessageId:
     """Return the id that ``name`` stands for; :class:`RemoteFault` if it is none."""
     value = 0
-    if len(name) != 13:
-        raise RemoteFault("a message id has 13 characters")
+    if len(name) != 13 or not name.isascii():
+        raise RemoteFault("a message id has 13 letters and digits")
     for letter in name.upper():
         digit = _VALUES.get(letter)
         if digit is None:

@@ -30,9 +30,10 @@ class IdTests(SynchronousTestCase):
         with contextlib.suppress(RemoteFault):
             self.assertEqual(id_name(parse_id(text)), text.upper())
 
-    def test_too_large(self) -> None:
-        """Thirteen characters can say more than an id may be."""
-        self.assertRaises(RemoteFault, parse_id, "ZZZZZZZZZZZZZ")
+    def test_no_ids(self) -> None:
+        """Too long, too short, other letters, and more than an id may be."""
+        for text in ("", "0" * 12, "0" * 14, "I" * 13, "000000000000\u00df", "Z" * 13):
+            self.assertRaises(RemoteFault, parse_id, text)
 
     def test_never_backwards(self) -> None:
         """A wall clock that is set back gives no id twice, and none out of order."""
