@@ -151,7 +151,8 @@ def measure(kind: type[Server], load: Load, relay: bool, directory: Path) -> Fig
     warm = Load(load.size, load.sessions, load.several, max(load.messages // 10, load.sessions))
     sink = Sink(sink_port, directory / f"{kind.name}.sink") if relay else None
     try:
-        with kind(directory / kind.name, free_port(), sink_port, hold=not relay) as server:
+        server = kind(directory / kind.name, free_port(), sink_port, hold=not relay)
+        with server, telling_logs(server):
             send(server.port, warm)
             if sink is not None:
                 sink.wait(warm.messages, kind.name)
@@ -168,6 +169,20 @@ def measure(kind: type[Server], load: Load, relay: bool, directory: Path) -> Fig
             sink.stop()
             (directory / f"{kind.name}.sink").unlink(missing_ok=True)
     return Figure(load.messages / seconds, spent / load.messages * 1e6, max(0.0, others / seconds))
+
+
+@contextmanager
+def telling_logs(server: Server) -> Iterator[None]:
+    """Name the server and show the ends of its logs, before they go, if a round fails."""
+    try:
+        yield
+    except SystemExit as failed:
+        ends = [f"{server.name}: {failed}"]
+        for name in ("output", "mail.log", "maillog"):
+            log = server.directory / name
+            if log.exists():
+                ends.append(f"--- {name}\n{log.read_text(errors='replace')[-1500:]}")
+        raise SystemExit("\n".join(ends)) from None
 
 
 def busy() -> float:
