@@ -104,6 +104,7 @@ class Daemon(Service):
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
+        self._started_with = parts.config
         self._opened = False
         self._accepting = False
         self._starting: Deferred[None] | None = None
@@ -265,11 +266,17 @@ class Daemon(Service):
             found = changes(parts.config, new)
             parts.reconfigure(new)
             parts.config = new
+            waiting = [
+                change
+                for change in changes(self._started_with, new)
+                if change.needs_restart and change not in found
+            ]
         finally:
             # The start or the stop may be under way, and has its own word for systemd.
             if self._accepting:
                 parts.notices.ready("accepting mail")
         said = [str(change) for change in found] or ["nothing has changed"]
+        said += [f"still waits: {change}" for change in waiting]
         for line in said:
             _log.info("reload: {line}", line=line)
         return said

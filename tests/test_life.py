@@ -504,6 +504,20 @@ class ReloadTests(LifeTestCase):
         self.assertIs(daemon.parts.config, config)
         self.assertEqual(self.history, ["notices.reloading", "notices.ready"])
 
+    def test_waiting_for_a_restart(self):
+        """What an earlier reload could not apply is told again, until it is undone."""
+        daemon = self.started()
+        self.write(sessions=100, user="nobody")
+        self.successResultOf(Deferred.fromCoroutine(daemon.reload()))
+        said = self.successResultOf(Deferred.fromCoroutine(daemon.reload()))
+        self.assertEqual(
+            said,
+            [
+                "nothing has changed",
+                "still waits: [node] user: (empty) → nobody (needs a restart)",
+            ],
+        )
+
     def test_nothing_new(self):
         """The same ini is applied, because certificates are read again."""
         daemon = self.started()
