@@ -2,7 +2,7 @@
 
 Three threads.  The reactor's only puts work into queues and gets answers, a whole group
 of them at once.  The *writer* takes whatever has gathered while it was busy with the last
-group (:data:`MAX_GROUP` at most) and commits it together: under load one fsync serves
+group and commits it together (:data:`MAX_GROUP` at most): under load one fsync serves
 dozens of messages, alone a message waits for nobody.  The *reader* answers questions.
 
 **When the disk fails**, all that was in the group and all that waits fails with
@@ -63,12 +63,11 @@ _Done = list[tuple[Deferred[Any], Any]]
 
 
 class _Thread:
-    """A thread that takes work from a queue until it gets None."""
+    """A thread that does one piece of work after another, until it gets None."""
 
-    def __init__(self, name: str, turn: Callable[[list[Any]], None], group: int) -> None:
+    def __init__(self, name: str, turn: Callable[[Any], None]) -> None:
         self.queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._turn = turn
-        self._group = group
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -79,21 +78,8 @@ class _Thread:
         self.queue.put(None)
 
     def _run(self) -> None:
-        get = self.queue.get
-        while True:
-            work = [get()]
-            try:
-                while len(work) < self._group and work[-1] is not None:
-                    work.append(self.queue.get_nowait())
-            except queue.Empty:
-                pass
-            last = work[-1] is None
-            if last:
-                work.pop()
-            if work:
-                self._turn(work)
-            if last:
-                return
+        while (work := self.queue.get()) is not None:
+            self._turn(work)
 
 
 class SqliteSpool:
@@ -112,6 +98,10 @@ class SqliteSpool:
         self._full = ""
         self._reserved = True
         self._closing = False
+        #: What waits to be handed to the writer, and whether it is at work.
+        self._gathered: list[tuple[Any, Deferred[Any]]] = []
+        self._writing = False
+        self._soon: IDelayedCall | None = None
         self._pause = _FIRST_PAUSE
         self._again: IDelayedCall | None = None
         self._watch = Periodic(self._clock, 1.0, "the measuring of free space", self._measure)
@@ -120,8 +110,8 @@ class SqliteSpool:
 
     def open(self) -> Deferred[None]:
         """Create or recover the storage."""
-        self._writer_thread = _Thread("spool-writer", self._write_turn, MAX_GROUP)
-        self._reader_thread = _Thread("spool-reader", self._read_turn, 1)
+        self._writer_thread = _Thread("spool-writer", self._write_turn)
+        self._reader_thread = _Thread("spool-reader", self._read_turn)
         self._writer_thread.start()
         self._reader_thread.start()
         opened: Deferred[None] = self._submit(self._open_files)
@@ -157,6 +147,7 @@ class SqliteSpool:
             raise AssertionError("closed before it was opened")
         self._reader_thread.end()
         closed: Deferred[None] = self._submit(self._close_files)
+        self._hand_over()
         self._writer_thread.end()
         return closed
 
@@ -262,20 +253,44 @@ class SqliteSpool:
     def _enqueue(self, work: Any) -> Deferred[Any]:
         if self._broken or self._writer_thread is None:
             return fail(SpoolBroken(self._broken))
-        waiting: Deferred[Any] = Deferred()
-        self._writer_thread.queue.put((work, waiting))
-        return waiting
+        return self._put(work)
 
     def _submit(self, call: Callable[[], _T], even_broken: bool = True) -> Deferred[_T]:
         """Have ``call`` run in the writer's thread, alone."""
         if self._writer_thread is None or (self._broken and not even_broken):
             return fail(SpoolBroken(self._broken))
-        waiting: Deferred[_T] = Deferred()
-        self._writer_thread.queue.put((call, waiting))
+        return self._put(call)
+
+    def _put(self, work: Any) -> Deferred[Any]:
+        """Gather until the writer is free, and at least to the end of this turn.
+
+        Each time a thread wakes it costs the reactor's thread the interpreter's lock;
+        so there is one handing over a group, and groups are as large as they can be.
+        """
+        waiting: Deferred[Any] = Deferred()
+        self._gathered.append((work, waiting))
+        if not self._writing and self._soon is None:
+            self._soon = self._clock.callLater(0, self._hand_over)
         return waiting
 
+    def _hand_over(self) -> None:
+        if self._soon is not None:
+            if self._soon.active():
+                self._soon.cancel()
+            self._soon = None
+        if self._gathered and self._writer_thread is not None:
+            group, self._gathered = self._gathered, []
+            self._writing = True
+            self._writer_thread.queue.put(group)
+
+    def _written(self, done: _Done, fault: LocalFault | None) -> None:
+        """In the reactor's thread: the next group goes before this one is answered."""
+        self._writing = False
+        self._hand_over()
+        self._answer(done, fault)
+
     def _write_turn(self, work: list[tuple[Any, Deferred[Any]]]) -> None:
-        """In the writer's thread: commit in groups, answer in one go."""
+        """In the writer's thread: commit what was gathered, answer in one go."""
         done: _Done = []
         fault: LocalFault | None = None
         group: list[tuple[Any, Deferred[Any]]] = []
@@ -292,8 +307,11 @@ class SqliteSpool:
                 if octets > MAX_GROUP_OCTETS:
                     fault = self._commit(group, done) or fault
                     group, octets = [], 0
+            if len(group) >= MAX_GROUP:
+                fault = self._commit(group, done) or fault
+                group, octets = [], 0
         fault = self._commit(group, done) or fault
-        self._from_thread(self._answer, done, fault)
+        self._from_thread(self._written, done, fault)
 
     def _commit(self, group: list[tuple[Any, Deferred[Any]]], done: _Done) -> LocalFault | None:
         if not group:
@@ -410,15 +428,15 @@ class SqliteSpool:
         self._reader_thread.queue.put((question, waiting))
         return waiting
 
-    def _read_turn(self, work: list[tuple[Callable[[Reader], Any], Deferred[Any]]]) -> None:
-        done: _Done = []
-        for question, waiting in work:
-            reader = self._reader
-            if reader is None:
-                done.append((waiting, Failure(SpoolBroken("the spool is closed"))))
-            else:
-                done.append((waiting, self._outcome(lambda q=question, r=reader: q(r))))  # type: ignore[misc]
-        self._from_thread(self._answer, done, None)
+    def _read_turn(self, work: tuple[Callable[[Reader], Any], Deferred[Any]]) -> None:
+        """In the reader's thread."""
+        question, waiting = work
+        reader = self._reader
+        if reader is None:
+            outcome: Any = Failure(SpoolBroken("the spool is closed"))
+        else:
+            outcome = self._outcome(lambda: question(reader))
+        self._from_thread(self._answer, [(waiting, outcome)], None)
 
     def due(
         self, domain: str, now: float, limit: int, skip: frozenset[MessageId]
