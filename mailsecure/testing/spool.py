@@ -1,0 +1,352 @@
+"""A spool in dictionaries.
+
+:class:`MemorySpool` keeps the contract of :class:`mailsecure.spool.api.Spool` (one suite
+of tests runs against both), except that nothing survives the object.  Its Deferreds have
+fired when they are returned::
+
+    spool = MemorySpool()
+    spool.open()
+    spool.accept(message)
+    (queued,) = self.successResultOf(spool.due("example.com", 100.0, 10, frozenset()))
+
+``hold_commits`` lets changes wait, as on a slow disk, until :meth:`MemorySpool.commit`;
+``fail_with`` has every change fail, and says so in :meth:`MemorySpool.health`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, fail, succeed
+
+from ..errors import LocalFault
+from ..spool.api import (
+    Backlog,
+    Filter,
+    Health,
+    Listing,
+    NewMessage,
+    QueuedMessage,
+    QueuedRecipient,
+    RecipientState,
+    Settlement,
+    SpoolBroken,
+    SpoolFull,
+)
+from ..spool.body import MemoryBody
+from ..spool.ids import MessageId
+
+__all__ = ["MemorySpool"]
+
+_T = TypeVar("_T")
+
+#: SQLite's NOCASE, which knows ASCII only.
+_NOCASE = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A recipient and what the queue knows about it."""
+
+    recipient: QueuedRecipient
+    due: float
+    held: bool = False
+
+
+class MemorySpool:
+    """A :class:`mailsecure.spool.api.Spool` without a disk.  See the module's text."""
+
+    def __init__(self) -> None:
+        #: Messages by id, and their unsettled recipients by index.
+        self.messages: dict[MessageId, NewMessage] = {}
+        self._recipients: dict[MessageId, dict[int, _Waiting]] = {}
+        #: While true, changes wait for :meth:`commit`.
+        self.hold_commits = False
+        #: What every change fails with; None for nothing.
+        self.fail_with: LocalFault | None = None
+        #: Every settlement that was applied, in order.
+        self.settled: list[Settlement] = []
+        self._held: list[tuple[Deferred[Any], Callable[[], Any]]] = []
+        self._closed = "the spool is not open yet"
+
+    # -- for tests
+
+    @property
+    def waiting(self) -> int:
+        """How many changes wait for :meth:`commit`."""
+        return len(self._held)
+
+    def commit(self, fault: LocalFault | None = None) -> None:
+        """Carry out what waits, in order, as one group; or fail all of it with ``fault``."""
+        held, self._held = self._held, []
+        fault = fault or self.fail_with
+        if fault is None:
+            answers = [(waiting, _outcome(change)) for waiting, change in held]
+            for waiting, answer in answers:
+                answer.chainDeferred(waiting)
+        else:
+            for waiting, _ in held:
+                waiting.errback(fault)
+
+    # -- life
+
+    def open(self) -> Deferred[None]:
+        """Open; opened again, it has what it had."""
+        self._closed = ""
+        return succeed(None)
+
+    def close(self) -> Deferred[None]:
+        """Commit what waits, and close."""
+        self.commit()
+        self._closed = "the spool is closed"
+        return succeed(None)
+
+    def health(self) -> Health:
+        """Say whether it takes mail: not when closed, nor with ``fail_with``."""
+        if self._closed:
+            return Health(False, False, self._closed)
+        if self.fail_with is not None:
+            return Health(False, isinstance(self.fail_with, SpoolFull), str(self.fail_with))
+        return Health(True, False, "")
+
+    def _change(self, change: Callable[[], _T]) -> Deferred[_T]:
+        if self._closed:
+            return fail(SpoolBroken(self._closed))
+        if self.hold_commits:
+            waiting: Deferred[_T] = Deferred()
+            self._held.append((waiting, change))
+            return waiting
+        return fail(self.fail_with) if self.fail_with is not None else _outcome(change)
+
+    def _answer(self, question: Callable[[], _T]) -> Deferred[_T]:
+        return fail(SpoolBroken(self._closed)) if self._closed else succeed(question())
+
+    # -- messages
+
+    def accept(self, message: NewMessage) -> Deferred[None]:
+        """Keep ``message``."""
+        return self._change(lambda: self._accept(message))
+
+    def _accept(self, new: NewMessage) -> None:
+        if new.id in self.messages:
+            raise SpoolBroken("the id of this message is taken")
+        body = MemoryBody([b"".join(new.body.pieces())])
+        self.messages[new.id] = replace(new, body=body)
+        self._recipients[new.id] = {
+            index: _Waiting(QueuedRecipient(index, recipient), new.due)
+            for index, recipient in enumerate(new.envelope.recipients)
+        }
+
+    def settle(self, settlement: Settlement) -> Deferred[None]:
+        """Record what became of recipients."""
+        return self._change(lambda: self._settle(settlement))
+
+    def _settle(self, settlement: Settlement) -> None:
+        recipients = self._recipients.get(settlement.id, {})
+        news = any(index in recipients for index in settlement.done) or any(
+            index in recipients and not recipients[index].recipient.warned
+            for index in settlement.warned
+        )
+        if settlement.notice is not None and news:
+            self._accept(settlement.notice)
+        for index, (due, reply, counts) in settlement.retry.items():
+            if index in recipients and index not in settlement.done:
+                waiting = recipients[index]
+                waiting.due = due
+                waiting.recipient.last_reply = reply
+                waiting.recipient.attempts += counts
+        for index in settlement.warned:
+            if index in recipients:
+                recipients[index].recipient.warned = True
+        for index in settlement.done:
+            self._remove(settlement.id, index)
+        self.settled.append(settlement)
+
+    def _remove(self, id: MessageId, index: int) -> None:
+        recipients = self._recipients.get(id, {})
+        recipients.pop(index, None)
+        if not recipients:
+            self._recipients.pop(id, None)
+            self.messages.pop(id, None)
+
+    # -- questions
+
+    def due(
+        self, domain: str, now: float, limit: int, skip: frozenset[MessageId]
+    ) -> Deferred[list[QueuedMessage]]:
+        """Give what is due, the oldest due first."""
+        return self._answer(lambda: self._due(domain, now, limit, skip))
+
+    def _due(
+        self, domain: str, now: float, limit: int, skip: frozenset[MessageId]
+    ) -> list[QueuedMessage]:
+        ready: dict[MessageId, list[_Waiting]] = {}
+        for id, each in self._matching(Filter(state=RecipientState.QUEUED)):
+            if each.recipient.recipient.domain == domain and each.due <= now and id not in skip:
+                ready.setdefault(id, []).append(each)
+        order = sorted(ready, key=lambda key: (min(each.due for each in ready[key]), key))
+        return [self._queued(id, domain, ready[id]) for id in order[:limit]]
+
+    def _queued(self, id: MessageId, domain: str, waiting: list[_Waiting]) -> QueuedMessage:
+        new = self.messages[id]
+        recipients = [replace(each.recipient) for each in waiting]
+        envelope = replace(new.envelope, recipients=tuple(each.recipient for each in recipients))
+        return QueuedMessage(id, envelope, new.arrival, new.arrived, new.body, domain, recipients)
+
+    def content(self, id: MessageId) -> Deferred[QueuedMessage | None]:
+        """Return one message with all its recipients."""
+        return self._answer(
+            lambda: (
+                self._queued(id, "", list(self._recipients[id].values()))
+                if id in self.messages
+                else None
+            )
+        )
+
+    def backlog(self) -> Deferred[list[Backlog]]:
+        """Count by domain."""
+        return self._answer(self._backlog)
+
+    def _backlog(self) -> list[Backlog]:
+        dues: dict[str, list[float]] = {}
+        for _, each in self._matching(Filter(state=RecipientState.QUEUED)):
+            dues.setdefault(each.recipient.recipient.domain, []).append(each.due)
+        return [Backlog(domain, len(dues[domain]), min(dues[domain])) for domain in sorted(dues)]
+
+    def find(
+        self, filter: Filter, limit: int, after: MessageId | None = None
+    ) -> Deferred[list[Listing]]:
+        """List messages by id."""
+        return self._answer(lambda: self._find(filter, limit, after))
+
+    def _find(self, filter: Filter, limit: int, after: MessageId | None) -> list[Listing]:
+        rows: dict[MessageId, list[_Waiting]] = {}
+        for id, each in self._matching(filter):
+            if after is None or id > after:
+                rows.setdefault(id, []).append(each)
+        return [self._listing(id, rows[id]) for id in list(rows)[:limit]]
+
+    def _listing(self, id: MessageId, rows: list[_Waiting]) -> Listing:
+        new = self.messages[id]
+        states = (RecipientState.QUEUED, RecipientState.HELD)
+        return Listing(
+            id,
+            new.envelope.reverse_path,
+            new.arrived,
+            new.body.octets,
+            new.arrival.client,
+            tuple(
+                (
+                    row.recipient.recipient.mailbox,
+                    states[row.held],
+                    row.recipient.attempts,
+                    row.due,
+                    row.recipient.last_reply,
+                )
+                for row in rows
+            ),
+        )
+
+    def totals(self) -> Deferred[tuple[int, int, int]]:
+        """Count all."""
+        return self._answer(
+            lambda: (
+                len(self.messages),
+                sum(map(len, self._recipients.values())),
+                sum(new.body.octets for new in self.messages.values()),
+            )
+        )
+
+    # -- commands
+
+    def _matching(self, filter: Filter) -> Iterator[tuple[MessageId, _Waiting]]:
+        """Yield matching recipients in order of id and index."""
+        for id in sorted(self._recipients):
+            new = self.messages[id]
+            if filter.id not in (None, id):
+                continue
+            if not _is_like(new.envelope.reverse_path, filter.sender):
+                continue
+            for index in sorted(self._recipients[id]):
+                each = self._recipients[id][index]
+                recipient = each.recipient.recipient
+                if (
+                    _is_like(recipient.mailbox, filter.recipient)
+                    and filter.destination.lower() in ("", recipient.domain)
+                    and (filter.state is None or each.held is (filter.state is RecipientState.HELD))
+                ):
+                    yield id, each
+
+    def _each(
+        self, filter: Filter, which: Callable[[_Waiting], bool], change: Callable[[_Waiting], None]
+    ) -> Deferred[int]:
+        def run() -> int:
+            chosen = [each for _, each in self._matching(filter) if which(each)]
+            for each in chosen:
+                change(each)
+            return len(chosen)
+
+        return self._change(run)
+
+    def postpone(self, domain: str, until: float, reply: str) -> Deferred[int]:
+        """Put off a whole domain."""
+
+        def put_off(each: _Waiting) -> None:
+            each.due, each.recipient.last_reply = until, reply
+
+        return self._each(
+            Filter(destination=domain), lambda each: not each.held and each.due < until, put_off
+        )
+
+    def hold(self, filter: Filter) -> Deferred[int]:
+        """Hold recipients."""
+
+        def hold(each: _Waiting) -> None:
+            each.held = True
+
+        return self._each(filter, lambda each: not each.held, hold)
+
+    def release(self, filter: Filter, now: float) -> Deferred[int]:
+        """Release recipients."""
+
+        def release(each: _Waiting) -> None:
+            each.held, each.due = False, now
+
+        return self._each(filter, lambda each: each.held, release)
+
+    def hasten(self, filter: Filter, now: float) -> Deferred[int]:
+        """Make recipients due."""
+
+        def hasten(each: _Waiting) -> None:
+            each.due = now
+
+        return self._each(filter, lambda each: not each.held and each.due > now, hasten)
+
+    def delete(self, filter: Filter) -> Deferred[int]:
+        """Remove recipients."""
+
+        def run() -> int:
+            chosen = [(id, each.recipient.index) for id, each in self._matching(filter)]
+            for id, index in chosen:
+                self._remove(id, index)
+            return len(chosen)
+
+        return self._change(run)
+
+
+def _outcome(change: Callable[[], _T]) -> Deferred[_T]:
+    """Return what ``change`` returns, or its fault."""
+    try:
+        return succeed(change())
+    except LocalFault as fault:
+        return fail(fault)
+
+
+def _is_like(mailbox: str, wanted: str) -> bool:
+    """Say whether a mailbox matches a field of a filter (see :class:`Filter`)."""
+    mailbox, wanted = mailbox.translate(_NOCASE), wanted.translate(_NOCASE)
+    if wanted.startswith("@"):
+        return mailbox.endswith(wanted)
+    return not wanted or mailbox == ("" if wanted == "<>" else wanted)
