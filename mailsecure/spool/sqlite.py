@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -136,7 +136,9 @@ class SqliteSpool:
         self._watch.start()
 
     def close(self) -> Deferred[None]:
-        """Commit what waits, close the files, end the threads."""
+        """Commit what waits, close the files, end the threads; once is enough."""
+        if self._closing:
+            return succeed(None)
         self._closing = True
         self._broken = "the spool is closed"
         self._watch.stop()

@@ -328,7 +328,10 @@ class Storage:
         settlements: Sequence[Settlement],
     ) -> None:
         """Within a transaction: whatever it takes."""
-        arriving = [*accepts, *self._settle(database, settlements)]
+        self._insert(database, accepts)
+        self._insert(database, self._settle(database, settlements))
+
+    def _insert(self, database: sqlite3.Connection, arriving: Sequence[NewMessage]) -> None:
         rows = self._rows(arriving, ())
         for at in range(0, len(rows), _MOST_WORK):
             _do_work(database, rows[at : at + _MOST_WORK])
@@ -362,11 +365,14 @@ class Storage:
             for idx, (due, reply, counts) in each.retry.items()
         ]
         warned = [(each.id, idx) for each in settlements for idx in each.warned]
-        notices = [
-            each.notice
-            for each in settlements
-            if each.notice is not None and self._is_news(database, each)
-        ]
+        notices = []
+        told: set[tuple[MessageId, int, int]] = set()
+        for each in settlements:
+            concerned = {(each.id, idx, 1) for idx in each.done}
+            concerned |= {(each.id, idx, 0) for idx in each.warned}
+            if each.notice is not None and self._is_news(database, concerned - told):
+                notices.append(each.notice)
+            told |= concerned
         _DELETE_RECIPIENT.run(database, done)
         if retry:
             database.executemany(_RETRY_RECIPIENT, retry)
@@ -376,17 +382,17 @@ class Storage:
         return notices
 
     @staticmethod
-    def _is_news(database: sqlite3.Connection, settlement: Settlement) -> bool:
+    def _is_news(database: sqlite3.Connection, concerned: set[tuple[MessageId, int, int]]) -> bool:
         """A notice enters once: with the first settlement that changes something.
 
-        A settlement may come again when its first answer was lost with the disk.
+        ``concerned`` has (message, index, 1 for done or 0 for warned).  A settlement may
+        come again when its first answer was lost with the disk.
         """
-        concerned = (*settlement.done, *settlement.warned)
         return any(
             database.execute(
-                "SELECT 1 FROM recipient WHERE message = ? AND idx = ?", (settlement.id, idx)
+                "SELECT 1 FROM recipient WHERE message = ? AND idx = ? AND warned <= ?", recipient
             ).fetchone()
-            for idx in concerned
+            for recipient in concerned
         )
 
     def _reclaim(self) -> None:
