@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ __all__ = [
 ]
 
 Network = IPv4Network | IPv6Network
+#: An address with the length of its prefix.
+Interface = IPv4Interface | IPv6Interface
 
 
 #: The introduction of [domains], the one section whose options are not fixed names.
@@ -235,6 +237,72 @@ class Delivery:
     reuse: Seconds = option("duration", "5s", "How long an idle connection is kept for the next message.")
     reuse_count: int = option("count", "1000", "Messages over one connection.")
     bounce_size: Octets = option("size", "50K", "How much of the original message a bounce returns.")
+
+
+# fmt: on
+
+
+class NodeRole(Enum):
+    """What a node is there for."""
+
+    BOTH = "both"
+    DIRECTOR = "director"
+    SCANNER = "scanner"
+
+
+class StartAs(Enum):
+    """The role that a virtual group begins with (RFC 9568 §6.4.1 is BACKUP, but for 255)."""
+
+    MASTER = "master"
+    BACKUP = "backup"
+
+
+# fmt: off
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSettings:
+    """The other nodes: how they are found, and what this one is among them.
+
+    Nodes that share the key find each other by hello datagrams, sent to a multicast group,
+    or to ``unicast_peers`` where the network takes no multicast.  Every hello is signed with
+    the key; whatever is not, or was heard before, is ignored and counted.  Without
+    ``key_file`` this node is on its own.
+
+    ``mailsecure cluster keygen`` writes a key file; copy it to the other nodes.  It holds
+    one key a line: the first signs, all are believed, so a new key comes in without a gap.
+    """
+
+    key_file: Path | None = option("file?", "", "The cluster's keys, in a file that only its owner may read. Empty: no cluster. Read again on reload.", "/etc/mailsecure/cluster.key")
+    interface: str = option("interface", "", "The network interface towards the other nodes. Needed unless address is set.", "eth0", restart=True)
+    address: str = option("address?", "", "This node's own address in the cluster; the first of the interface if empty.", "192.0.2.11", restart=True)
+    group: str = option("group", "239.255.25.25:5025", "Multicast group and UDP port of the hello datagrams; IPv6 in brackets: [ff02::2525]:5025.", "[ff02::2525]:5025", restart=True)
+    unicast_peers: tuple[str, ...] = option("servers", "", "Where multicast is not to be had: the other nodes' addresses; hello goes to them instead of the group, to the group's port unless one is given.", "192.0.2.12 192.0.2.13", restart=True)
+    link_listen: str = option("port", "5025", "TCP port at address for the links between nodes, by which the end of a peer is noticed at once.", restart=True)
+    hello_interval: Seconds = option("timeout", "1s", "How often a node without virtual groups says hello; one that has some says it at the shortest of their advertisement intervals.")
+    role: NodeRole = option("choice", "both", "both: may be Master, and takes sessions; director: may be Master; scanner: never is.")
+    weight: int = option("limit", "100", "This node's share of the sessions, shown to the others.")
+
+
+@dataclass(frozen=True, slots=True)
+class Virtual:
+    """A virtual group: addresses that one node of the cluster holds at a time, the Master.
+
+    Write one section a group, ``[virtual:NAME]``, with the same name and addresses on every
+    node that may hold them.  Clients connect to these addresses; when the Master fails, a
+    Slave takes them over.  The rules are those of VRRP (RFC 9568): the highest priority
+    wins, a Slave waits three advertisement intervals and its skew time, and less where it
+    can tell that the Master is gone.
+    """
+
+    addresses: tuple[Interface, ...] = option("interfaces", "", "The addresses, IPv4 and IPv6; /32 and /128 unless given otherwise.", "192.0.2.25 2001:db8::25")
+    interface: str = option("interface", "", "Where they are held; that of [cluster] if empty.", "eth0")
+    priority: int = option("priority", "100", "Who is to be Master: 1 to 255; 255 starts as Master.")
+    start_as: StartAs = option("choice", "backup", "master: force an election at start; backup: listen first.")
+    advertisement_interval: Seconds = option("advertisement", "1s", "How often the Master speaks: 10ms to 40s.")
+    preempt: bool = option("yes-no", "yes", "Take over from a Master of lower priority.")
+    preempt_delay: Seconds = option("duration", "0s", "How long to leave such a Master alone first.")
+    notify: str = option("command", "", "A command to run on each change of role; it gets the group, the old and the new role, and the reason.", "/etc/mailsecure/role-changed")
 
 
 @dataclass(frozen=True, slots=True)

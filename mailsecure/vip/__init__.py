@@ -1,0 +1,1 @@
+"""The virtual address: leased from the kernel, announced to the neighbours."""
