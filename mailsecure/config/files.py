@@ -16,6 +16,8 @@ import grp
 import os
 import platform
 import pwd
+import shlex
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +27,7 @@ from ..errors import ConfigProblems, Problem
 from .load import Loaded, load
 from .model import Config, Route, RouteKind
 from .routes import parse_hostname
-from .schema import DOMAINS_SECTION, SECTIONS
+from .schema import DOMAINS_SECTION, fields_of, titled
 
 __all__ = ["full_name", "read_config"]
 
@@ -40,9 +42,9 @@ def read_config(path: Path) -> Config:
     """
     loaded = load(_text(path), str(path))
     loaded.config = _named(_anchored(loaded.config, path), loaded)
-    for (section, option), what in _missing(loaded.config):
-        if (section, option) not in loaded.wrong:
-            loaded.problem(section, option, what)
+    for (title, option), what in _missing(loaded.config):
+        if (title, option) not in loaded.wrong:
+            loaded.problem(title, option, what)
     return loaded.settle()
 
 
@@ -77,22 +79,22 @@ def _anchored(config: Config, path: Path) -> Config:
     anchor: dict[str, Callable[[Any], Any]] = {
         "directory": lambda value: Path(absolute(value)),
         "file?": lambda value: value and Path(absolute(value)),
+        "secret?": lambda value: value and Path(absolute(value)),
         "output": lambda value: value if value == "-" else absolute(value),
     }
-    sections = {}
-    for name, section in SECTIONS.items():
-        values = getattr(config, name)
+    anchored = {}
+    for title, section, values in titled(config):
         moved = {
             each.name: anchor[each.kind](getattr(values, each.name))
             for each in section.options.values()
             if each.kind in anchor
         }
-        sections[name] = replace(values, **moved)
+        anchored[title] = replace(values, **moved)
     domains = {
         domain: replace(route, path=absolute(route.path)) if route.path else route
         for domain, route in config.domains.items()
     }
-    return replace(config, domains=domains, **sections)
+    return replace(config, domains=domains, **fields_of(anchored))
 
 
 def _named(config: Config, loaded: Loaded) -> Config:
@@ -130,14 +132,14 @@ def full_name(host: str, hosts: Path) -> str:
 
 
 def _missing(config: Config) -> Iterator[tuple[tuple[str, str], str]]:
-    """Yield what is named and is not there: ((section, option), what is wrong)."""
-    for name, section in SECTIONS.items():
+    """Yield what is named and is not there: ((title, option), what is wrong)."""
+    for title, section, values in titled(config):
         for option in section.options.values():
             check = _CHECKS.get(option.kind)
-            value = getattr(getattr(config, name), option.name)
+            value = getattr(values, option.name)
             what = check(value) if check and value else ""
             if what:
-                yield (name, option.name), what
+                yield (title, option.name), what
     for domain, route in config.domains.items():
         what = _route(route)
         if what:
@@ -152,6 +154,24 @@ def _file(path: Path) -> str:
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}"
     return ""
+
+
+def _secret(path: Path) -> str:
+    """Say what is wrong with a file that nobody but its owner is to read."""
+    what = _file(path)
+    if not what and path.stat().st_mode & 0o077:
+        what = f"{path} can be read by others: chmod 600 it"
+    return what
+
+
+def _command(text: str) -> str:
+    """Say why the first word of a command is nothing that can be run."""
+    word = shlex.split(text)[0]
+    if shutil.which(word):
+        return ""
+    if Path(word).is_file():
+        return f"{word} may not be run: chmod 755 it"
+    return f"there is no command {word}"
 
 
 def _output(text: str) -> str:
@@ -199,6 +219,8 @@ def _known(find: Callable[[str], object], name: str, what: str) -> str:
 
 _CHECKS: dict[str, Callable[[Any], str]] = {
     "file?": _file,
+    "secret?": _secret,
+    "command": _command,
     "output": _output,
     "directory": _directory,
     "user": _user,

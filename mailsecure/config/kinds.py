@@ -14,18 +14,30 @@ line).  Nothing is expanded: no ``~``, no variables.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from difflib import get_close_matches
 from enum import Enum
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 from ..units import Octets, Seconds, parse_octets, parse_seconds
 from .endpoints import check_endpoint
-from .model import Network
+from .model import Interface, Network
+from .places import (
+    parse_address,
+    parse_interface,
+    parse_multicast,
+    parse_node_address,
+    parse_peer,
+    parse_place,
+    parse_port,
+    parse_virtual_address,
+    write_place,
+)
 from .routes import parse_hostname, parse_path
 
 __all__ = ["KINDS", "Kind"]
@@ -34,10 +46,14 @@ _MAX_LINE = 200
 _MAX_COUNT = 10**9
 _MAX_OCTETS = 1 << 50
 _MAX_SECONDS = 10 * 366 * 86400
+_MAX_PRIORITY = 255
+_MIN_ADVERTISEMENT = 0.01
+# RFC 9568 §5.2.7: twelve bits of centiseconds.
+_MAX_ADVERTISEMENT = 40.95
+_DNS_PORT = 53
 _ITEMS = re.compile(r"[^\s,]+")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
-_SERVER = re.compile(r"\[([^\]]*)\](?::([0-9]+))?|([^:]*):([0-9]+)")
 _YES = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
 
 
@@ -181,17 +197,10 @@ def _network(text: str) -> Network:
 
 
 def _addresses(text: str, _: Any) -> str:
-    found = [_address(each) for each in _ITEMS.findall(text)]
+    found = [parse_address(each) for each in _ITEMS.findall(text)]
     if len({each.version for each in found}) < len(found):
         raise ValueError("takes one IPv4 and one IPv6 address at most")
     return _joined(found)
-
-
-def _address(text: str) -> IPv4Address | IPv6Address:
-    try:
-        return ip_address(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is no IP address") from None
 
 
 def _servers(text: str, _: Any) -> tuple[str, ...]:
@@ -199,17 +208,64 @@ def _servers(text: str, _: Any) -> tuple[str, ...]:
 
 
 def _server(text: str) -> str:
-    match = _SERVER.fullmatch(text)
-    if match is None:
-        return str(_address(text))
-    bracketed, port, bare, bare_port = match.groups()
-    address = _address(bare if bracketed is None else bracketed)
-    number = _limit(port or bare_port or "53", None)
-    if not 1 <= number <= 65535:
-        raise ValueError(f"{number} is no port: a number from 1 to 65535")
-    if number == 53:
-        return str(address)
-    return f"[{address}]:{number}" if address.version == 6 else f"{address}:{number}"
+    address, port = parse_place(text, _DNS_PORT)
+    return address if port == _DNS_PORT else write_place(address, port)
+
+
+def _own_address(text: str, _: Any) -> str:
+    return parse_node_address(text) if text else ""
+
+
+def _multicast(text: str, _: Any) -> str:
+    return parse_multicast(text)
+
+
+def _peers(text: str, _: Any) -> tuple[str, ...]:
+    return tuple(parse_peer(each) for each in _ITEMS.findall(text))
+
+
+def _port(text: str, _: Any) -> str:
+    return str(parse_port(text))
+
+
+def _interface(text: str, _: Any) -> str:
+    return parse_interface(text) if text else ""
+
+
+def _interfaces(text: str, _: Any) -> tuple[Interface, ...]:
+    found = tuple(parse_virtual_address(each) for each in _ITEMS.findall(text))
+    seen = set()
+    for each in found:
+        if each.ip in seen:
+            raise ValueError(f"{each.ip} is listed twice")
+        seen.add(each.ip)
+    return found
+
+
+def _priority(text: str, _: Any) -> int:
+    number = _limit(text, _)
+    if not 1 <= number <= _MAX_PRIORITY:
+        raise ValueError(f"{number} is no priority: a number from 1 to {_MAX_PRIORITY}")
+    return number
+
+
+def _advertisement(text: str, _: Any) -> Seconds:
+    seconds = _duration(text, _)
+    if not _MIN_ADVERTISEMENT <= seconds <= _MAX_ADVERTISEMENT:
+        raise ValueError("must be from 10ms to 40s")
+    return seconds
+
+
+def _command(text: str, _: Any) -> str:
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"cannot be taken apart as a shell would: {error}") from None
+    if words:
+        parse_path(words[0])
+        if "/" in words[0] and not words[0].startswith("/"):
+            raise ValueError(f"{words[0]!r} must begin with /, or hold none: write the whole path")
+    return text
 
 
 def _joined(values: Iterable[object]) -> str:
@@ -222,6 +278,13 @@ def _lines(values: Iterable[str]) -> str:
 
 def _optional(value: object) -> str:
     return "" if value is None else str(value)
+
+
+def _spelt(values: Iterable[Interface]) -> str:
+    """Write addresses, the prefix only where it is not that of one host."""
+    return _joined(
+        each.ip if each.network.prefixlen == each.max_prefixlen else each for each in values
+    )
 
 
 def _octets(value: Octets) -> str:
@@ -277,4 +340,16 @@ KINDS: Mapping[str, Kind] = {
     "yes-no": Kind("yes or no", _yes_no, _said),
     "addresses": Kind("IP addresses", _addresses, str, lines=True),
     "servers": Kind("addresses, between blanks", _servers, _joined, lines=True),
+    "secret?": Kind("a file that only its owner may read, or empty", _file, _optional),
+    "interface": Kind("a network interface, or empty", _interface, str),
+    "address?": Kind("an IP address, or empty", _own_address, str),
+    "multicast": Kind("a multicast address and a UDP port", _multicast, str),
+    "peers": Kind("addresses, between blanks, each with or without a port", _peers, _joined, True),
+    "port": Kind("a port", _port, str),
+    "interfaces": Kind(
+        "addresses, between blanks, each with or without a prefix", _interfaces, _spelt, True
+    ),
+    "priority": Kind("a number from 1 to 255", _priority, str),
+    "advertisement": Kind("a duration from 10ms to 40s", _advertisement, _seconds),
+    "command": Kind("a command with its arguments, or empty", _command, str),
 }

@@ -9,18 +9,28 @@ only the machine can tell; tests mostly use :func:`parse_config`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import chain
 from typing import Any
 
 from ..errors import ConfigProblems
+from .cluster import cluster_contradictions, completed
 from .contradictions import contradictions
 from .kinds import KINDS
 from .model import Config, Route
 from .reader import Entry, Ini, read_ini
 from .routes import parse_domain, parse_route
-from .schema import DOMAINS_SECTION, SECTION_NAMES, SECTIONS, Option
+from .schema import (
+    DOMAINS_SECTION,
+    SECTION_NAMES,
+    SECTIONS,
+    Option,
+    Section,
+    fields_of,
+    section_of,
+)
 
 __all__ = ["Loaded", "defaults", "load", "parse_config"]
 
@@ -29,7 +39,7 @@ __all__ = ["Loaded", "defaults", "load", "parse_config"]
 class Loaded:
     """What came of a text: a Config in which each wrong option has its default.
 
-    ``ini`` holds the lines and the problems; ``wrong`` the (section, option) pairs that
+    ``ini`` holds the lines and the problems; ``wrong`` the (title, option) pairs that
     have one, so that whoever checks further leaves them alone.  ``domain_lines`` is the
     line of each domain of the Config.
     """
@@ -39,12 +49,20 @@ class Loaded:
     wrong: set[tuple[str, str]] = field(default_factory=set)
     domain_lines: dict[str, int] = field(default_factory=dict)
 
-    def problem(self, section: str, option: str, what: str, hint: str = "") -> None:
-        """Note what is wrong with an option, at its line if it stands in the file."""
-        entry = self.ini.entries.get((section, option))
-        line = entry.line if entry else self.domain_lines.get(option, 0)
-        self.ini.problem(what, line=line, section=section, option=option, hint=hint)
-        self.wrong.add((section, option))
+    def problem(self, title: str, option: str, what: str, hint: str = "") -> None:
+        """Note what is wrong with an option, at its line if it stands in the file.
+
+        What a family's member lacks is told at its header, as there may be many of them.
+        """
+        entry = self.ini.entries.get((title, option))
+        if entry:
+            line = entry.line
+        elif title == DOMAINS_SECTION:
+            line = self.domain_lines.get(option, 0)
+        else:
+            line = self.ini.sections.get(title, 0) if ":" in title else 0
+        self.ini.problem(what, line=line, section=title, option=option, hint=hint)
+        self.wrong.add((title, option))
 
     def settle(self) -> Config:
         """Return the Config, or raise ConfigProblems with every problem by line."""
@@ -69,41 +87,51 @@ def defaults() -> Config:
 def load(text: str, file: str) -> Loaded:
     """Return everything that the text alone can tell."""
     ini = read_ini(text, file)
-    _check_names(ini)
+    titles = _titles(ini)
+    _check_options(ini, titles)
     wrong: set[tuple[str, str]] = set()
-    sections = {
-        name: section.make(
-            **{each.name: _value(ini, each, wrong) for each in section.options.values()}
+    values = {
+        title: section.make(
+            **{each.name: _value(ini, title, each, wrong) for each in section.options.values()}
         )
-        for name, section in SECTIONS.items()
+        for title, section in titles.items()
     }
     domains, lines = _domains(ini)
-    loaded = Loaded(Config(file=file, domains=domains, **sections), ini, wrong, lines)
-    for found in contradictions(loaded.config):
+    config = completed(Config(file=file, domains=domains, **fields_of(values)), ini.entries)
+    loaded = Loaded(config, ini, wrong, lines)
+    for found in chain(contradictions(config), cluster_contradictions(config)):
         if not any(option in wrong for option in found.options):
-            section, option = found.options[0]
-            loaded.problem(section, option, found.what, found.hint)
+            title, option = found.options[0]
+            loaded.problem(title, option, found.what, found.hint)
     return loaded
 
 
-def _check_names(ini: Ini) -> None:
-    """Note every section and option that does not exist."""
-    for name, line in ini.sections.items():
-        if name not in SECTION_NAMES:
-            ini.problem(
-                "there is no such section",
-                line=line,
-                section=name,
-                hint=_nearest(name, SECTION_NAMES),
-            )
-    for (section, option), entry in ini.entries.items():
-        if section in SECTIONS and option not in SECTIONS[section].options:
+def _titles(ini: Ini) -> dict[str, Section]:
+    """Return the sections by title; note every title in the file that cannot be."""
+    titles = {name: section for name, section in SECTIONS.items() if not section.family}
+    for title, line in ini.sections.items():
+        if title != DOMAINS_SECTION:
+            try:
+                titles[title] = section_of(title)
+            except KeyError:
+                what, hint = "there is no such section", _nearest_title(title)
+                ini.problem(what, line=line, section=title, hint=hint)
+            except ValueError as error:
+                hint = f"it is written [{SECTIONS[title.partition(':')[0]].title}]"
+                ini.problem(str(error), line=line, section=title, hint=hint)
+    return titles
+
+
+def _check_options(ini: Ini, titles: Mapping[str, Section]) -> None:
+    """Note every option that does not exist, in the sections that do."""
+    for (title, option), entry in ini.entries.items():
+        if title in titles and option not in titles[title].options:
             ini.problem(
                 "there is no such option",
                 line=entry.line,
-                section=section,
+                section=title,
                 option=option,
-                hint=_nearest_option(section, option),
+                hint=_nearest_option(titles[title], option),
             )
 
 
@@ -112,28 +140,38 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]}?" if near else ""
 
 
-def _nearest_option(section: str, option: str) -> str:
+def _nearest_title(title: str) -> str:
+    """Name the section meant, by likeness; a family with the name that was given it."""
+    name, _, member = title.partition(":")
+    known = (
+        f"{each}:{member or 'NAME'}" if each in SECTIONS and SECTIONS[each].family else each
+        for each in get_close_matches(name.lower(), SECTION_NAMES, 1)
+    )
+    return "".join(f"did you mean {each}?" for each in known)
+
+
+def _nearest_option(section: Section, option: str) -> str:
     """Name the option meant: of this section by likeness, or by its name elsewhere."""
-    elsewhere = [name for name, other in SECTIONS.items() if option in other.options]
+    elsewhere = [other.title for other in SECTIONS.values() if option in other.options]
     if elsewhere:
         return f"it belongs to [{'] or ['.join(elsewhere)}]"
-    return _nearest(option, SECTIONS[section].options)
+    return _nearest(option, section.options)
 
 
-def _value(ini: Ini, option: Option, wrong: set[tuple[str, str]]) -> Any:
+def _value(ini: Ini, title: str, option: Option, wrong: set[tuple[str, str]]) -> Any:
     """Return an option's value; if it is wrong, note why and return the default."""
     kind = KINDS[option.kind]
-    entry = ini.entries.get((option.section, option.name))
+    entry = ini.entries.get((title, option.name))
     if entry is not None:
         faults = _faults(entry, option)
         if not faults:
             return kind.parse(entry.text, option.type)
-        wrong.add((option.section, option.name))
+        wrong.add((title, option.name))
         for line, what in faults:
             ini.problem(
                 what,
                 line=line,
-                section=option.section,
+                section=title,
                 option=option.name,
                 hint=f"the default is {option.default}" if option.default else "",
             )

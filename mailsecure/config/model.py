@@ -22,8 +22,10 @@ from ..units import Octets, Seconds
 __all__ = [
     "DOMAINS",
     "BareNewlines",
+    "ClusterSettings",
     "Config",
     "Delivery",
+    "Interface",
     "Log",
     "LogColour",
     "LogFormat",
@@ -32,12 +34,15 @@ __all__ = [
     "Metrics",
     "Network",
     "Node",
+    "NodeRole",
     "Relay",
     "Route",
     "RouteKind",
     "Smtp",
     "SpoolSettings",
+    "StartAs",
     "TlsLevel",
+    "Virtual",
 ]
 
 Network = IPv4Network | IPv6Network
@@ -273,14 +278,14 @@ class ClusterSettings:
     one key a line: the first signs, all are believed, so a new key comes in without a gap.
     """
 
-    key_file: Path | None = option("file?", "", "The cluster's keys, in a file that only its owner may read. Empty: no cluster. Read again on reload.", "/etc/mailsecure/cluster.key")
+    key_file: Path | None = option("secret?", "", "The cluster's keys, in a file that only its owner may read. Empty: no cluster. Read again on reload.", "/etc/mailsecure/cluster.key")
     interface: str = option("interface", "", "The network interface towards the other nodes. Needed unless address is set.", "eth0", restart=True)
     address: str = option("address?", "", "This node's own address in the cluster; the first of the interface if empty.", "192.0.2.11", restart=True)
-    group: str = option("group", "239.255.25.25:5025", "Multicast group and UDP port of the hello datagrams; IPv6 in brackets: [ff02::2525]:5025.", "[ff02::2525]:5025", restart=True)
-    unicast_peers: tuple[str, ...] = option("servers", "", "Where multicast is not to be had: the other nodes' addresses; hello goes to them instead of the group, to the group's port unless one is given.", "192.0.2.12 192.0.2.13", restart=True)
+    group: str = option("multicast", "239.255.25.25:5025", "Multicast group and UDP port of the hello datagrams; IPv6 in brackets: [ff02::2525]:5025.", "[ff02::2525]:5025", restart=True)
+    unicast_peers: tuple[str, ...] = option("peers", "", "Where multicast is not to be had: the other nodes' addresses; hello goes to them instead of the group, to the group's port unless one is given.", "192.0.2.12 192.0.2.13", restart=True)
     link_listen: str = option("port", "5025", "TCP port at address for the links between nodes, by which the end of a peer is noticed at once.", restart=True)
-    hello_interval: Seconds = option("timeout", "1s", "How often a node without virtual groups says hello; one that has some says it at the shortest of their advertisement intervals.")
-    role: NodeRole = option("choice", "both", "both: may be Master, and takes sessions; director: may be Master; scanner: never is.")
+    hello_interval: Seconds = option("advertisement", "1s", "How often a node without virtual groups says hello; one that has some says it at the shortest of their advertisement intervals.")
+    role: NodeRole = option("choice", "both", "both: may be Master, and takes sessions; director: may be Master; scanner: never is.", restart=True)
     weight: int = option("limit", "100", "This node's share of the sessions, shown to the others.")
 
 
@@ -296,8 +301,8 @@ class Virtual:
     """
 
     addresses: tuple[Interface, ...] = option("interfaces", "", "The addresses, IPv4 and IPv6; /32 and /128 unless given otherwise.", "192.0.2.25 2001:db8::25")
-    interface: str = option("interface", "", "Where they are held; that of [cluster] if empty.", "eth0")
-    priority: int = option("priority", "100", "Who is to be Master: 1 to 255; 255 starts as Master.")
+    interface: str = option("interface", "", "Where they are held; that of [cluster] if empty.", "eth0", restart=True)
+    priority: int = option("priority", "100", "Who is to be Master: 1 to 255, the highest wins; 255 starts as Master.")
     start_as: StartAs = option("choice", "backup", "master: force an election at start; backup: listen first.")
     advertisement_interval: Seconds = option("advertisement", "1s", "How often the Master speaks: 10ms to 40s.")
     preempt: bool = option("yes-no", "yes", "Take over from a Master of lower priority.")
@@ -399,6 +404,9 @@ class Config:
     #: Domain (lower-case A-label), ``.domain`` for its subdomains, or ``*`` (:data:`DOMAINS`).
     domains: dict[str, Route]
     delivery: Delivery
+    cluster: ClusterSettings
+    #: By the NAME of ``[virtual:NAME]``, in the order of the file.
+    virtual: dict[str, Virtual]
     spool: SpoolSettings
     manhole: Manhole
     metrics: Metrics

@@ -38,12 +38,22 @@ def example() -> str:
     """Return the complete example file, every option commented out."""
     parts = [_commented(_HEAD)]
     for name in SECTION_NAMES:
-        parts.append(f"\n[{name}]\n{_commented(_plain(introduction(name)))}")
+        parts.append(f"\n{_header(name)}\n{_commented(_plain(introduction(name)))}")
         if name == DOMAINS_SECTION:
             parts.append("\n" + indent(_DOMAINS_EXAMPLE, "#"))
         else:
             parts.extend(_explained(option) for option in SECTIONS[name].options.values())
     return "\n".join(parts) + "\n"
+
+
+def _title(name: str) -> str:
+    return name if name == DOMAINS_SECTION else SECTIONS[name].title
+
+
+def _header(name: str) -> str:
+    """Return a header; a family's is commented out like an option, as it may be absent."""
+    family = name != DOMAINS_SECTION and SECTIONS[name].family
+    return f"{'#' * family}[{_title(name)}]"
 
 
 def _explained(option: Option) -> str:
@@ -86,7 +96,7 @@ def pages() -> dict[str, str]:
 
 
 def _page(name: str) -> Iterator[str]:
-    title = f"[{name}]"
+    title = f"[{_title(name)}]"
     yield from (f".. _ini-{name}:", "", title, "=" * len(title), "", introduction(name))
     if name == DOMAINS_SECTION:
         yield from ("", _literal(f"[{name}]\n{_DOMAINS_EXAMPLE}"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
+from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,48 @@ GOOD: list[tuple[str, Any, str, Any, str]] = [
         ("192.0.2.1", "192.0.2.2", "192.0.2.3:5353", "::1", "::1", "[::1]:5353"),
         "192.0.2.1 192.0.2.2 192.0.2.3:5353 ::1 ::1 [::1]:5353",
     ),
+    ("secret?", Path, "", None, ""),
+    ("secret?", Path, "cluster.key", Path("cluster.key"), "cluster.key"),
+    ("interface", str, "", "", ""),
+    ("interface", str, "eth0.25", "eth0.25", "eth0.25"),
+    ("interface", str, "enp0s31f6-bridg", "enp0s31f6-bridg", "enp0s31f6-bridg"),
+    ("address?", str, "", "", ""),
+    ("address?", str, "127.0.0.1", "127.0.0.1", "127.0.0.1"),
+    ("address?", str, "FE80::0:1", "fe80::1", "fe80::1"),
+    ("multicast", str, "239.1.2.3:694", "239.1.2.3:694", "239.1.2.3:694"),
+    ("multicast", str, "224.0.1.9", "224.0.1.9:5025", "224.0.1.9:5025"),
+    ("multicast", str, "[FF02::2525]:1", "[ff02::2525]:1", "[ff02::2525]:1"),
+    ("multicast", str, "ff02::2525", "[ff02::2525]:5025", "[ff02::2525]:5025"),
+    (
+        "peers",
+        tuple,
+        "192.0.2.1, 192.0.2.2:53\n2001:db8::1 [2001:db8::2]:5025",
+        ("192.0.2.1", "192.0.2.2:53", "2001:db8::1", "[2001:db8::2]:5025"),
+        "192.0.2.1 192.0.2.2:53 2001:db8::1 [2001:db8::2]:5025",
+    ),
+    ("port", str, "05025", "5025", "5025"),
+    ("port", str, "0", "0", "0"),
+    ("interfaces", tuple, "", (), ""),
+    (
+        "interfaces",
+        tuple,
+        "192.0.2.25/32 192.0.2.26/24, 10.0.0.0/31 127.0.0.9/8\n2001:DB8::25 2001:db8::/127",
+        (
+            ip_interface("192.0.2.25/32"),
+            ip_interface("192.0.2.26/24"),
+            ip_interface("10.0.0.0/31"),
+            ip_interface("127.0.0.9/8"),
+            ip_interface("2001:db8::25/128"),
+            ip_interface("2001:db8::/127"),
+        ),
+        "192.0.2.25 192.0.2.26/24 10.0.0.0/31 127.0.0.9/8 2001:db8::25 2001:db8::/127",
+    ),
+    ("priority", int, "255", 255, "255"),
+    ("advertisement", float, "10ms", 0.01, "10ms"),
+    ("advertisement", float, "40.95s", 40.95, "40950ms"),
+    ("command", str, "", "", ""),
+    ("command", str, "/bin/a 'b c' d", "/bin/a 'b c' d", "/bin/a 'b c' d"),
+    ("command", str, "logger moved", "logger moved", "logger moved"),
 ]
 
 #: Kind, type, text, a part of what is said.
@@ -111,6 +153,44 @@ BAD: list[tuple[str, Any, str, str]] = [
     ("servers", tuple, "dns.example", "no IP address"),
     ("servers", tuple, "192.0.2.1:0", "no port"),
     ("servers", tuple, "[::1]:70000", "no port"),
+    ("interface", str, "enp0s31f6-bridge", "up to 15 characters"),
+    ("interface", str, "eth0:1", "no name of a network interface"),
+    ("interface", str, "eth 0", "no name of a network interface"),
+    ("interface", str, "..", "no name of a network interface"),
+    ("address?", str, "mx1", "no IP address"),
+    ("address?", str, "192.0.2.1 192.0.2.2", "no IP address"),
+    ("address?", str, "0.0.0.0", "of no machine"),
+    ("address?", str, "255.255.255.255", "of no machine"),
+    ("address?", str, "239.1.2.3", "is a multicast address"),
+    ("address?", str, "::ffff:192.0.2.1", "IPv4 as IPv4"),
+    ("address?", str, "fe80::1%eth0", "leave out the zone"),
+    ("multicast", str, "192.0.2.1:5025", "no multicast address"),
+    ("multicast", str, "", "no IP address"),
+    ("multicast", str, "[ff02::1%eth0]:5025", "leave out the zone"),
+    ("multicast", str, "239.1.2.3:0", "0 is no port"),
+    ("multicast", str, "239.1.2.3:99999", "no port"),
+    ("peers", tuple, "mx2", "no IP address"),
+    ("peers", tuple, "192.0.2.1:0", "no port"),
+    ("peers", tuple, "[ff02::1]:5025", "is a multicast address"),
+    ("port", str, "65536", "no port"),
+    ("port", str, "tcp:5025", "no port"),
+    ("port", str, "٣", "no port"),
+    ("interfaces", tuple, "192.0.2.300", "is no address: write"),
+    ("interfaces", tuple, "192.0.2.0/24", "the network itself"),
+    ("interfaces", tuple, "2001:db8::/64", "the network itself"),
+    ("interfaces", tuple, "192.0.2.255/24", "the broadcast address"),
+    ("interfaces", tuple, "224.0.0.18", "is a multicast address"),
+    ("interfaces", tuple, "::/128", "of no machine"),
+    ("interfaces", tuple, "fe80::1%eth0/64", "leave out the zone"),
+    ("interfaces", tuple, "192.0.2.25 192.0.2.25/24", "192.0.2.25 is listed twice"),
+    ("priority", int, "0", "no priority"),
+    ("priority", int, "256", "no priority"),
+    ("priority", int, "high", "no whole number"),
+    ("advertisement", float, "9ms", "from 10ms to 40s"),
+    ("advertisement", float, "41s", "from 10ms to 40s"),
+    ("command", str, "/bin/a 'b", "as a shell would"),
+    ("command", str, "bin/a", "write the whole path"),
+    ("command", str, "~/a", "~ is not expanded"),
 ]
 
 GOOD_ENDPOINTS = [

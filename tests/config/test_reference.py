@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailsecure.config.load import defaults, parse_config
 from mailsecure.config.reference import example, pages
 from mailsecure.config.schema import DOMAINS_SECTION, SECTION_NAMES, SECTIONS, introduction
+from mailsecure.errors import ConfigProblems
 
 ETC = Path(__file__).parents[2] / "etc"
 
@@ -31,8 +32,15 @@ class Example(SynchronousTestCase):
 
     def test_it_names_every_option_and_gives_the_defaults_without_the_marks(self) -> None:
         text = re.sub(r"^#(?! |$)", "", example(), flags=re.MULTILINE)
-        config = parse_config(text, "")
+        before, header, group = text.partition("[virtual:NAME]\n")
+        group, spool, after = group.partition("[spool]\n")
+        config = parse_config(before + spool + after, "")
         self.assertEqual(set(config.domains), {"example.com", ".example.com", "example.net", "*"})
+        # A group cannot be all defaults: of what it lacks, each is told once.
+        found = self.assertRaises(ConfigProblems, parse_config, header + group, "")
+        self.assertEqual(
+            [each.option for each in found.problems], ["", "addresses", "interface"], found
+        )
         self.assertEqual(
             parse_config(text.partition("example.com = smtp")[0], ""),
             defaults(),
