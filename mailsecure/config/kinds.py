@@ -7,6 +7,9 @@ with a text that a postmaster understands; defaults go through the same parsers.
 writer is the inverse: ``parse(write(value)) == value`` for every value that came out of
 the parser.
 
+Kinds that need more than a few lines have modules of their own, :mod:`.endpoints`,
+:mod:`.places` and :mod:`.routes`; this one is long because the table is.
+
 Lists may be spread over lines; separate items by blanks or commas (endpoints: one a
 line).  Nothing is expanded: no ``~``, no variables.
 """

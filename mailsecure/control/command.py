@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -126,7 +127,7 @@ def cli() -> None:
 def check(config: Path, as_json: bool) -> int:
     """Check the ini and say where it listens and where mail goes."""
     try:
-        summary = tables.summary(read_config(config))
+        summary = tables.summary(read_config(config), [name for _, name in socket.if_nameindex()])
     except ConfigProblems as problems:
         _tell_problems(problems, as_json)
         return Kind.CONFIG.exit_code
@@ -147,6 +148,8 @@ def check(config: Path, as_json: bool) -> int:
     for name in ("manhole", "metrics"):
         if summary[name]:
             click.echo(f"  {name:14} {summary[name]}")
+    for line in tables.cluster_lines(summary):
+        click.echo(line)
     return 0
 
 

@@ -8,7 +8,7 @@ appears before the last has arrived; what is short is a table.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,11 +17,11 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..config.model import Config
+from ..config.model import ClusterSettings, Config, Virtual
 from ..units import format_octets, format_seconds
 from .lines import escape
 
-__all__ = ["age", "listing", "listing_head", "shown", "status_page", "summary"]
+__all__ = ["age", "cluster_lines", "listing", "listing_head", "shown", "status_page", "summary"]
 
 _COUNTS = (
     ("sessions", "sessions_opened"),
@@ -211,8 +211,14 @@ def _destinations(status: dict[str, Any]) -> Table:
     return table
 
 
-def summary(config: Config) -> dict[str, Any]:
-    """Return what ``check`` tells of a good ini: where it listens, where mail goes."""
+def summary(config: Config, interfaces: Collection[str]) -> dict[str, Any]:
+    """Return what ``check`` tells of a good ini: where it listens, where mail goes.
+
+    ``interfaces`` are the network interfaces that are there.  One that is named and is not
+    among them is no mistake, as it may come later, but is worth a word.
+    """
+    cluster = config.cluster
+    named = dict.fromkeys((cluster.interface, *(v.interface for v in config.virtual.values())))
     return {
         "file": config.file,
         "hostname": config.node.hostname,
@@ -225,4 +231,48 @@ def summary(config: Config) -> dict[str, Any]:
         "manhole": config.manhole.listen,
         "metrics": config.metrics.listen,
         "log": config.log.file,
+        "cluster": _cluster(cluster) if cluster.key_file else None,
+        "virtual": {name: _virtual(group) for name, group in config.virtual.items()},
+        "interfaces_missing": [each for each in named if each and each not in interfaces],
     }
+
+
+def _cluster(cluster: ClusterSettings) -> dict[str, Any]:
+    return {
+        "key_file": str(cluster.key_file),
+        "interface": cluster.interface,
+        "address": cluster.address,
+        "group": cluster.group,
+        "unicast_peers": list(cluster.unicast_peers),
+        "link_port": int(cluster.link_listen),
+        "role": cluster.role.value,
+        "weight": cluster.weight,
+    }
+
+
+def _virtual(group: Virtual) -> dict[str, Any]:
+    return {
+        "addresses": [str(address) for address in group.addresses],
+        "interface": group.interface,
+        "priority": group.priority,
+        "start_as": group.start_as.value,
+        "advertisement_interval": group.advertisement_interval,
+        "preempt": group.preempt,
+    }
+
+
+def cluster_lines(found: dict[str, Any]) -> Iterator[str]:
+    """Yield what ``check`` says of the cluster in a :func:`summary`; nothing without one."""
+    cluster = found["cluster"]
+    if cluster:
+        at = " ".join(filter(None, (cluster["interface"], cluster["address"])))
+        peers = ", ".join(cluster["unicast_peers"]) or cluster["group"]
+        yield f"  cluster        {cluster['role']} at {at}, says hello to {peers}"
+        yield f"  cluster key    {escape(cluster['key_file'])}"
+    for name, group in found["virtual"].items():
+        yield (
+            f"  {f'virtual {name}':14} {' '.join(group['addresses'])} on {group['interface']}, "
+            f"priority {group['priority']}, starts as {group['start_as']}"
+        )
+    for interface in found["interfaces_missing"]:
+        yield f"  but            there is no interface {interface} on this machine now"

@@ -6,6 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailsecure.config.change import Change, as_ini, changes
 from mailsecure.config.load import defaults, parse_config
+from mailsecure.config.model import Config
 
 
 class Changes(SynchronousTestCase):
@@ -31,6 +32,41 @@ class Changes(SynchronousTestCase):
                 Change("domains", "c.example", "", "mx", False),
                 Change("log", "level", "info", "debug", False),
             ],
+        )
+
+    def test_a_family(self) -> None:
+        def parsed(text: str) -> Config:
+            return parse_config(f"[cluster]\nkey_file = k\ninterface = eth0\n{text}", "")
+
+        kept = "[virtual:a]\naddresses = 192.0.2.25\n"
+        old = parsed(f"{kept}[virtual:b]\naddresses = 192.0.2.26")
+        new = parsed(f"[virtual:c]\naddresses = 192.0.2.26\n{kept}priority = 200\ninterface = eth1")
+        found = changes(old, new)
+        self.assertEqual(
+            [each for each in found if each.section == "virtual:a"],
+            [
+                Change("virtual:a", "interface", "eth0", "eth1", True),
+                Change("virtual:a", "priority", "100", "200", False),
+            ],
+        )
+        for title, came in (("virtual:b", False), ("virtual:c", True)):
+            its = {each.option: each for each in found if each.section == title}
+            for option, text in (("addresses", "192.0.2.26"), ("interface", "eth0")):
+                self.assertEqual(
+                    its[option],
+                    Change(title, option, *(("", text) if came else (text, "")), False),
+                )
+        self.assertEqual({each.section for each in found}, {"virtual:a", "virtual:b", "virtual:c"})
+
+    def test_what_of_the_cluster_waits(self) -> None:
+        text = "[cluster]\nkey_file = {}\ninterface = eth{}\nlink_listen = 502{}\nrole = {}\n"
+        found = changes(
+            parse_config(text.format("k", 0, 5, "both"), ""),
+            parse_config(text.format("l", 1, 6, "director"), ""),
+        )
+        self.assertEqual(
+            {each.option: each.needs_restart for each in found},
+            {"key_file": False, "interface": True, "link_listen": True, "role": True},
         )
 
     def test_in_words(self) -> None:

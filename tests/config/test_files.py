@@ -141,6 +141,52 @@ class Files(SynchronousTestCase):
         )
         self.assertEqual(self.read("[node]\nstate = a\n").node.state, self.home / "a")
 
+    def test_a_key_file(self) -> None:
+        key = self.home / "cluster.key"
+        text = "[node]\nstate = s\n[cluster]\ninterface = no-such-one\nkey_file = cluster.key\n"
+        where = "HOME/m.ini:5: [cluster] key_file: HOME/cluster.key"
+        self.assertEqual(
+            self.problems(text), [f"{where} cannot be read: No such file or directory"]
+        )
+        key.write_text("")
+        for mode in (0o640, 0o604, 0o620, 0o601):
+            key.chmod(mode)
+            self.assertEqual(
+                self.problems(text), [f"{where} can be read by others: chmod 600 it"], oct(mode)
+            )
+        for mode in (0o600, 0o400):
+            key.chmod(mode)
+            self.assertEqual(self.read(text).cluster.key_file, key)
+
+    def test_a_command(self) -> None:
+        (self.home / "key").touch(0o600)
+        script = self.home / "moved"
+        script.touch(0o644)
+        group = "[virtual:{}]\ninterface = eth0\naddresses = 192.0.2.{}\nnotify = {}\n"
+        text = "[node]\nstate = s\n[cluster]\nkey_file = key\ninterface = eth0\n"
+        for number, notify in enumerate(
+            (f"'{script}' --now", "/no/such", "no-such-one", "sh -c true", "")
+        ):
+            text += group.format("abcde"[number], number + 1, notify)
+        self.assertEqual(
+            self.problems(text),
+            [
+                "HOME/m.ini:9: [virtual:a] notify: HOME/moved may not be run: chmod 755 it",
+                "HOME/m.ini:13: [virtual:b] notify: there is no command /no/such",
+                "HOME/m.ini:17: [virtual:c] notify: there is no command no-such-one",
+            ],
+        )
+        script.chmod(0o755)
+        text = text.replace("/no/such", "/bin/true").replace("no-such-one", "true")
+        self.assertEqual(self.read(text).virtual["b"].notify, "/bin/true")
+
+    def test_a_domain_in_capitals_is_found_in_the_file(self) -> None:
+        (self.home / "file").touch()
+        self.assertEqual(
+            self.problems("[node]\nstate = s\n[domains]\nA.Example = maildir:file\n"),
+            ["HOME/m.ini:4: [domains] a.example: HOME/file is no directory"],
+        )
+
     def test_a_mistake_is_not_told_again(self) -> None:
         self.assertEqual(len(self.problems("[node]\nstate = s\n[smtp]\ntls_key = no.pem\n")), 1)
 

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailsecure.config.change import as_ini
 from mailsecure.config.kinds import KINDS
 from mailsecure.config.load import defaults, load, parse_config
-from mailsecure.config.model import BareNewlines, Route, RouteKind
+from mailsecure.config.model import BareNewlines, Route, RouteKind, StartAs
 from mailsecure.config.reader import read_ini
 from mailsecure.config.schema import SECTION_NAMES, SECTIONS
 from mailsecure.errors import ConfigProblems, Problem
@@ -48,6 +48,11 @@ t.ini:12: [domains] example.com: 'smpt' is no kind of route; did you mean smtp?
 t.ini:13: [domains] *.example.net: for every domain below example.net write .example.net
 t.ini:15: [manhole] listen: interface '' is no IP address of this machine \
 (colons of an IPv6 address are escaped: interface=\\:\\:1)"""
+
+
+#: Three lines that a virtual group can stand on, and what its name may be.
+CLUSTER = "[cluster]\nkey_file = k\ninterface = eth0\n"
+_MEMBERS = "up to 31 letters, digits, hyphens and underscores"
 
 
 def problems(text: str) -> list[str]:
@@ -197,13 +202,70 @@ class Loading(SynchronousTestCase):
             ["1 [zzz]: there is no such section", "3 [log] qqq: there is no such option"],
         )
 
+    def test_a_family(self) -> None:
+        config = parse_config(
+            "[virtual:mail_2]\naddresses = 192.0.2.26\ninterface = eth1\n"
+            "[cluster]\nkey_file = k\ninterface = eth0\n"
+            "[virtual:Mail-1]\naddresses = 192.0.2.25/24 2001:db8::25\npriority = 255\n",
+            "",
+        )
+        self.assertEqual(list(config.virtual), ["mail_2", "Mail-1"])
+        second, first = config.virtual.values()
+        self.assertEqual([str(each) for each in second.addresses], ["192.0.2.26/32"])
+        self.assertEqual(
+            [str(each) for each in first.addresses], ["192.0.2.25/24", "2001:db8::25/128"]
+        )
+        self.assertEqual((second.interface, first.interface), ("eth1", "eth0"))
+        self.assertEqual((second.start_as, first.start_as), (StartAs.BACKUP, StartAs.MASTER))
+        self.assertEqual(defaults().virtual, {})
+
+    def test_titles_of_a_family(self) -> None:
+        form = "(it is written [virtual:NAME])"
+        for title, expected in (
+            ("virtual", f"1 [virtual]: needs a name behind a colon {form}"),
+            ("virtual:", f"1 [virtual:]: '' is no name: {_MEMBERS} {form}"),
+            ("virtual: a", f"1 [virtual: a]: ' a' is no name: {_MEMBERS} {form}"),
+            ("virtual:a:b", f"1 [virtual:a:b]: 'a:b' is no name: {_MEMBERS} {form}"),
+            (
+                f"virtual:{'x' * 32}",
+                f"1 [virtual:{'x' * 32}]: '{'x' * 32}' is no name: {_MEMBERS} {form}",
+            ),
+            ("Virtual:a", "1 [Virtual:a]: there is no such section (did you mean virtual:a?)"),
+            ("virtul", "1 [virtul]: there is no such section (did you mean virtual:NAME?)"),
+            ("log:a", "1 [log:a]: there is no such section (did you mean log?)"),
+            ("domains:a", "1 [domains:a]: there is no such section (did you mean domains?)"),
+        ):
+            # An option of a section that is none is not told besides.
+            self.assertEqual(problems(f"[{title}]\npriority = x"), [expected], title)
+
+    def test_options_of_a_family(self) -> None:
+        text = CLUSTER + "[virtual:a]\naddresses = 192.0.2.25\n"
+        self.assertEqual(
+            problems(f"{text}prioriti = 1\nrole = both\nweight = 0\npriority = 256"),
+            [
+                "6 [virtual:a] prioriti: there is no such option (did you mean priority?)",
+                "7 [virtual:a] role: there is no such option (it belongs to [cluster])",
+                "8 [virtual:a] weight: there is no such option (it belongs to [cluster])",
+                "9 [virtual:a] priority: 256 is no priority: a number from 1 to 255 "
+                "(the default is 100)",
+            ],
+        )
+        self.assertEqual(
+            problems(f"{text}[cluster]\npreempt = no\n[virtual:a]"),
+            [
+                "6 [cluster]: this section began in line 1 already; put its options there",
+                "7 [cluster] preempt: there is no such option (it belongs to [virtual:NAME])",
+                "8 [virtual:a]: this section began in line 4 already; put its options there",
+            ],
+        )
+
     @given(st.text())
     def test_any_text(self, text: str) -> None:
         problems(text)
 
     @given(
         st.lists(
-            st.sampled_from([f"[{name}]" for name in SECTION_NAMES])
+            st.sampled_from([f"[{name}]" for name in (*SECTION_NAMES, "virtual:a", "log:a")])
             | st.sampled_from([o for s in SECTIONS.values() for o in s.options]).map("{} = ".format)
             | st.text(max_size=9)
             | st.sampled_from(["  tcp:26", "5m", "\n", "listen = tcp:25", "a.example = mx"])
@@ -271,6 +333,79 @@ class Contradictions(SynchronousTestCase):
         ):
             self.assertEqual(problems(text), [expected], text)
 
+    def test_a_node_of_a_cluster(self) -> None:
+        for text, expected in (
+            (
+                "key_file = k",
+                "2 [cluster] key_file: needs an interface or an address: where are the other "
+                "nodes? (set interface)",
+            ),
+            (
+                "address = 2001:db8::1",
+                "2 [cluster] address: is IPv6, but group is IPv4 "
+                "(set group to [ff02::2525]:5025, for example)",
+            ),
+            (
+                "unicast_peers = 192.0.2.1 2001:db8::1 2001:db8::2",
+                "2 [cluster] unicast_peers: 2001:db8::1 is IPv6, but group is IPv4 "
+                "(set group to [ff02::2525]:5025, for example)",
+            ),
+            (
+                "group = [ff02::1]:9\nunicast_peers = 192.0.2.1:99",
+                "3 [cluster] unicast_peers: 192.0.2.1:99 is IPv4, but group is IPv6 "
+                "(set group to 239.255.25.25:5025, for example)",
+            ),
+        ):
+            self.assertEqual(problems(f"[cluster]\n{text}"), [expected], text)
+
+    def test_virtual_groups(self) -> None:
+        for text, expected in (
+            (
+                "[virtual:a]\naddresses = 192.0.2.25\ninterface = eth0",
+                "1 [virtual:a]: needs a key_file in [cluster]: without it no other node is known "
+                "(mailsecure cluster keygen writes one)",
+            ),
+            (
+                "[cluster]\nkey_file = k\naddress = 192.0.2.1\n[virtual:a]\naddresses = 192.0.2.25",
+                "4 [virtual:a] interface: is set neither here nor in [cluster] (for example eth0)",
+            ),
+            (
+                CLUSTER + "[virtual:a]",
+                "4 [virtual:a] addresses: is empty: what is the Master to hold?",
+            ),
+            (
+                CLUSTER + "role = scanner\n[virtual:a]\naddresses = 192.0.2.25",
+                "4 [cluster] role: is scanner, which never is Master, but there is [virtual:a] "
+                "(take that section out on this node, or set role to both)",
+            ),
+            (
+                CLUSTER + "[virtual:a]\naddresses = 192.0.2.25\npreempt = no\npreempt_delay = 1m",
+                "7 [virtual:a] preempt_delay: is of no use with preempt = no",
+            ),
+            (
+                CLUSTER + "[virtual:a]\naddresses = 192.0.2.25\npriority = 255\nstart_as = backup",
+                "7 [virtual:a] start_as: is backup, but priority 255 starts as Master "
+                "(RFC 9568 §6.4.1) (take 254, or leave start_as out)",
+            ),
+            (
+                CLUSTER + "[virtual:a]\naddresses = 192.0.2.25\n"
+                "[virtual:b]\naddresses = 192.0.2.26\n  192.0.2.25/24",
+                "7 [virtual:b] addresses: 192.0.2.25 is in [virtual:a] already",
+            ),
+            (
+                CLUSTER + "address = 192.0.2.25\n[virtual:a]\naddresses = 192.0.2.25/24",
+                "6 [virtual:a] addresses: 192.0.2.25 is this node's own address in [cluster] "
+                "(clients get an address of their own, which no node has for itself)",
+            ),
+            (
+                CLUSTER
+                + "".join(f"[virtual:g{n}]\naddresses = 10.0.0.{n}\n" for n in range(1, 19)),
+                "36 [virtual:g17]: is one virtual group too many: 16 at most "
+                "(one group may have several addresses)",
+            ),
+        ):
+            self.assertEqual(problems(text), [expected], text)
+
     def test_free_ports_may_be_had_twice(self) -> None:
         self.assertEqual(problems("[smtp]\nlisten = tcp:0\n  tcp:0\n  tcp6:0"), [])
 
@@ -283,6 +418,11 @@ class Contradictions(SynchronousTestCase):
     def test_what_is_in_order(self) -> None:
         text = "[smtp]\nlisten =\nlisten_tls = tcp:465\ntls_certificate = c\ntls_key = k\n"
         text += "[manhole]\nlisten = tcp:22\nauthorized_keys = a\n[node]\nuser = u\ngroup = g\n"
+        text += (
+            f"{CLUSTER}address = 2001:db8::1\ngroup = [ff02::9]:1\nunicast_peers = 2001:db8::2\n"
+        )
+        text += "[virtual:a]\naddresses = 192.0.2.25\npreempt_delay = 1m\nstart_as = master\n"
+        text += "[virtual:b]\naddresses = 192.0.2.26\npriority = 255\npreempt = no\n"
         self.assertEqual(problems(text), [])
 
 
@@ -303,14 +443,28 @@ def _texts(kind: str) -> st.SearchStrategy[str]:
         "yes-no": st.sampled_from(["yes", "no"]),
         "directory": st.text("/ab#;=[.", min_size=1, max_size=9),
         "file?": st.text("/ab#;=[.", max_size=9),
+        "secret?": st.text("/ab#;=[.", max_size=9),
+        "address?": st.ip_addresses().map(str),
+        "multicast": st.ip_addresses(network="239.0.0.0/8").map("{}:99".format),
+        "peers": st.lists(st.ip_addresses(v=6).map("[{}]:53".format)).map(" ".join),
+        "port": st.integers(0, 65535).map(str),
+        "interfaces": st.lists(st.ip_addresses().map(str), unique=True).map(" ".join),
+        "priority": st.integers(1, 255).map(str),
+        "advertisement": st.integers(10, 40950).map("{}ms".format),
+        "command": st.text("/ab '\"#\\", max_size=9),
     }.get(kind, st.text("ab1#;=[] ", max_size=9))
 
 
 @st.composite
 def _inis(draw: Any) -> str:
     lines = []
-    for section in SECTIONS.values():
-        lines.append(f"[{section.name}]")
+    titles = [(each.name, each) for each in SECTIONS.values() if not each.family]
+    members = st.lists(st.text("aB9-_", min_size=1, max_size=31), max_size=3, unique=True)
+    for each in SECTIONS.values():
+        if each.family:
+            titles += [(f"{each.name}:{member}", each) for member in draw(members)]
+    for title, section in draw(st.permutations(titles)):
+        lines.append(f"[{title}]")
         for option in section.options.values():
             if draw(st.integers(0, 3)) == 0:
                 text = draw(_texts(option.kind)).strip()

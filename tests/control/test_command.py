@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from rich.console import Console
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailsecure.config.load import defaults, parse_config
 from mailsecure.config.model import Route, RouteKind
 from mailsecure.control import client, command, tables
 from mailsecure.control.client import ask
@@ -391,6 +392,7 @@ class CommandTests(SynchronousTestCase):
             self.assertEqual(command.main([]), 130)
 
     def test_check(self):
+        parsed = defaults()
         example = mock.Mock(file="x.ini")
         example.node.hostname, example.node.state = "mx1.example.com", Path("/var/lib/ms")
         example.smtp.listen, example.smtp.listen_tls = ("tcp:25",), ("tcp:465",)
@@ -399,6 +401,7 @@ class CommandTests(SynchronousTestCase):
         example.domains = {"example.com": Route(RouteKind.SMTP, "10.0.0.5", 25)}
         example.manhole.listen, example.metrics.listen = "", "tcp:9125"
         example.log.file = "-"
+        example.cluster, example.virtual = parsed.cluster, parsed.virtual
         self.patch(command, "read_config", lambda path: example)
         self.assertEqual(
             self.run_main("check"),
@@ -416,6 +419,45 @@ class CommandTests(SynchronousTestCase):
             ),
         )
         self.assertEqual(json.loads(self.run_main("check", "--json")[1])["listen"], ["tcp:25"])
+
+    def test_check_of_a_node_of_a_cluster(self):
+        found = parse_config(
+            "[cluster]\nkey_file = /k\ninterface = lo\naddress = 192.0.2.11\n"
+            "[virtual:mail]\naddresses = 192.0.2.25/24 2001:db8::25\npriority = 255\n"
+            "[virtual:a-long-name]\naddresses = 192.0.2.26\ninterface = eth7\n",
+            "x.ini",
+        )
+        self.patch(command, "read_config", lambda path: found)
+        self.patch(command.socket, "if_nameindex", lambda: [(1, "lo"), (2, "eth0")])
+        code, out, err = self.run_main("check")
+        self.assertEqual((code, err), (0, ""))
+        self.assertEqual(
+            out.partition("  cluster ")[1] + out.partition("  cluster ")[2],
+            "  cluster        both at lo 192.0.2.11, says hello to 239.255.25.25:5025\n"
+            "  cluster key    /k\n"
+            "  virtual mail   192.0.2.25/24 2001:db8::25/128 on lo, priority 255, "
+            "starts as master\n"
+            "  virtual a-long-name 192.0.2.26/32 on eth7, priority 100, starts as backup\n"
+            "  but            there is no interface eth7 on this machine now\n",
+        )
+        told = json.loads(self.run_main("check", "--json")[1])
+        self.assertEqual(told["cluster"]["link_port"], 5025)
+        self.assertEqual(
+            told["virtual"]["mail"]["addresses"], ["192.0.2.25/24", "2001:db8::25/128"]
+        )
+        self.assertEqual(told["interfaces_missing"], ["eth7"])
+
+    def test_check_of_a_node_that_only_works(self):
+        found = parse_config(
+            "[cluster]\nkey_file = /k\naddress = 192.0.2.13\nrole = scanner\n"
+            "unicast_peers = 192.0.2.11 192.0.2.12:99",
+            "x.ini",
+        )
+        self.patch(command, "read_config", lambda path: found)
+        self.assertIn(
+            "  cluster        scanner at 192.0.2.13, says hello to 192.0.2.11, 192.0.2.12:99\n",
+            self.run_main("check")[1],
+        )
 
     def test_check_tells_all_problems(self):
         problems = [
