@@ -283,7 +283,7 @@ class ClusterSettings:
     address: str = option("address?", "", "This node's own address in the cluster; the first of the interface if empty.", "192.0.2.11", restart=True)
     group: str = option("multicast", "239.255.25.25:5025", "Multicast group and UDP port of the hello datagrams; IPv6 in brackets: [ff02::2525]:5025.", "[ff02::2525]:5025", restart=True)
     unicast_peers: tuple[str, ...] = option("peers", "", "Where multicast is not to be had: the other nodes' addresses; hello goes to them instead of the group, to the group's port unless one is given.", "192.0.2.12 192.0.2.13", restart=True)
-    link_listen: str = option("port", "5025", "TCP port at address for the links between nodes, by which the end of a peer is noticed at once.", restart=True)
+    link_listen: str = option("port", "5025", "TCP port at address for the links between nodes, by which the end of a peer is noticed at once. The same number on all nodes is easiest for a firewall, and not required.", restart=True)
     hello_interval: Seconds = option("advertisement", "1s", "How often a node without virtual groups says hello; one that has some says it at the shortest of their advertisement intervals.")
     role: NodeRole = option("choice", "both", "both: may be Master, and takes sessions; director: may be Master; scanner: never is.", restart=True)
     weight: int = option("limit", "100", "This node's share of the sessions, shown to the others.")
@@ -301,13 +301,13 @@ class Virtual:
     """
 
     addresses: tuple[Interface, ...] = option("interfaces", "", "The addresses, IPv4 and IPv6; /32 and /128 unless given otherwise.", "192.0.2.25 2001:db8::25")
-    interface: str = option("interface", "", "Where they are held; that of [cluster] if empty.", "eth0", restart=True)
+    interface: str = option("interface", "", "Where they are held; that of [cluster] if empty.", "eth0")
     priority: int = option("priority", "100", "Who is to be Master: 1 to 255, the highest wins; 255 starts as Master.")
     start_as: StartAs = option("choice", "backup", "master: force an election at start; backup: listen first.")
     advertisement_interval: Seconds = option("advertisement", "1s", "How often the Master speaks: 10ms to 40s.")
     preempt: bool = option("yes-no", "yes", "Take over from a Master of lower priority.")
-    preempt_delay: Seconds = option("duration", "0s", "How long to leave such a Master alone first.")
-    notify: str = option("command", "", "A command to run on each change of role; it gets the group, the old and the new role, and the reason.", "/etc/mailsecure/role-changed")
+    preempt_delay: Seconds = option("duration", "0s", "How long to leave such a Master alone first, for example until a node that came back has warmed up.")
+    notify: str = option("command", "", "A command to run on each change of role; it gets the group, the old and the new role, and the reason as arguments. It is killed after 30 seconds.", "/etc/mailsecure/role-changed")
 
 
 @dataclass(frozen=True, slots=True)

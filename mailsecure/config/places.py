@@ -45,8 +45,8 @@ def parse_address(text: str) -> IPv4Address | IPv6Address:
 
 
 def parse_port(text: str) -> int:
-    """Return a port from 0 to 65535."""
-    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > _LARGEST_PORT:
+    """Return a port from 1 to 65535."""
+    if not re.fullmatch("[0-9]{1,5}", text) or not 1 <= int(text) <= _LARGEST_PORT:
         raise ValueError(f"{text[:20]!r} is no port: a number from 1 to {_LARGEST_PORT}")
     return int(text)
 
@@ -62,10 +62,7 @@ def parse_place(text: str, port: int) -> tuple[str, int]:
     bracketed, its_port, bare, bare_port = match.groups()
     address = parse_address(bare if bracketed is None else bracketed)
     written = its_port or bare_port
-    number = parse_port(written) if written else port
-    if number == 0 and written:
-        raise ValueError(f"0 is no port: a number from 1 to {_LARGEST_PORT}")
-    return str(address), number
+    return str(address), parse_port(written) if written else port
 
 
 def write_place(address: str, port: int) -> str:

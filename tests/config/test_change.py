@@ -45,7 +45,7 @@ class Changes(SynchronousTestCase):
         self.assertEqual(
             [each for each in found if each.section == "virtual:a"],
             [
-                Change("virtual:a", "interface", "eth0", "eth1", True),
+                Change("virtual:a", "interface", "eth0", "eth1", False),
                 Change("virtual:a", "priority", "100", "200", False),
             ],
         )

@@ -447,7 +447,7 @@ def _texts(kind: str) -> st.SearchStrategy[str]:
         "address?": st.ip_addresses().map(str),
         "multicast": st.ip_addresses(network="239.0.0.0/8").map("{}:99".format),
         "peers": st.lists(st.ip_addresses(v=6).map("[{}]:53".format)).map(" ".join),
-        "port": st.integers(0, 65535).map(str),
+        "port": st.integers(1, 65535).map(str),
         "interfaces": st.lists(st.ip_addresses().map(str), unique=True).map(" ".join),
         "priority": st.integers(1, 255).map(str),
         "advertisement": st.integers(10, 40950).map("{}ms".format),
