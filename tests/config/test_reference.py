@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from textwrap import dedent
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -51,6 +52,21 @@ class Example(SynchronousTestCase):
 
     def test_it_fits_a_terminal(self) -> None:
         self.assertEqual([line for line in example().split("\n") if len(line) > 80], [])
+
+
+class ClusterPage(SynchronousTestCase):
+    """docs/cluster.rst: what it proposes to copy is right."""
+
+    def test_every_ini_is_read(self) -> None:
+        page = (ETC.parent / "docs" / "cluster.rst").read_text(encoding="utf-8")
+        blocks = re.findall(r"code-block:: ini\n\n((?: +.*\n|\n)+)", page)
+        inis = [dedent(block) for block in blocks if "[Service]" not in block]
+        self.assertEqual(len(inis), 4)
+        for ini in inis:
+            whole = ini if "[cluster]" in ini else f"[cluster]\nkey_file = k\ninterface = e\n{ini}"
+            config = parse_config(whole, "")
+            self.assertTrue(config.cluster.key_file)
+            self.assertTrue(config.virtual or config.cluster.unicast_peers)
 
 
 class Pages(SynchronousTestCase):
