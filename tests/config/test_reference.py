@@ -59,8 +59,8 @@ class ClusterPage(SynchronousTestCase):
 
     def test_every_ini_is_read(self) -> None:
         page = (ETC.parent / "docs" / "cluster.rst").read_text(encoding="utf-8")
-        blocks = re.findall(r"code-block:: ini\n\n((?: +.*\n|\n)+)", page)
-        inis = [dedent(block) for block in blocks if "[Service]" not in block]
+        blocks = re.findall(r"(?m)^( *)\.\. code-block:: ini\n\n((?:\1   .*\n|\n)+)", page)
+        inis = [dedent(block) for _, block in blocks if "[Service]" not in block]
         self.assertEqual(len(inis), 4)
         for ini in inis:
             whole = ini if "[cluster]" in ini else f"[cluster]\nkey_file = k\ninterface = e\n{ini}"
