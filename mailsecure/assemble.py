@@ -8,11 +8,14 @@ meet here and nowhere else.  The order of starting and stopping is :mod:`.life`'
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import netifaces
 from twisted.internet.defer import Deferred
 
+from .cluster.service import ClusterParts, ClusterService
+from .cluster.values import Fitness
 from .config.model import Config, Route
 from .control.api import Desk
 from .control.logfile import LogFile
@@ -31,6 +34,7 @@ from .gateway.service import Gateway, GatewayParts
 from .life import Daemon, Parts
 from .smtp.envelope import Recipient
 from .smtp.replies import Reply
+from .spool.api import Spool
 from .spool.body import BodyStore
 from .spool.ids import IdSource
 from .spool.sqlite import SqliteSpool
@@ -65,17 +69,24 @@ def build(config: Config, world: World, path: Path) -> Daemon:
         routes,
     )
     vitals = Vitals(world, counters)
+    cluster = None
+    if config.cluster.key_file is not None:
+        fitness = partial(_fitness, spool)
+        cluster = ClusterService(ClusterParts(world, world.kernel, fitness, gateway.load), config)
     status = Status(
         world, node.hostname, counters, vitals, spool, scheduler, gateway.count_sessions, log
     )
 
     def reconfigure(new: Config) -> None:
         routes = Routes(new.domains)
+        in_cluster = cluster.prepared(new) if cluster is not None else None
         gateway.reconfigure(new, routes)
         bodies.memory = new.smtp.message_memory
         out.reconfigure(new)
         scheduler.reconfigure(routes, new.delivery)
         log.reconfigure(new.log)
+        if in_cluster is not None:
+            in_cluster()
 
     async def reload() -> Sequence[str]:
         return await daemon.reload()
@@ -111,10 +122,16 @@ def build(config: Config, world: World, path: Path) -> Daemon:
             before=metrics,
             after=[control, manhole],
             reconfigure=reconfigure,
+            cluster=cluster,
         )
     )
     namespace["daemon"] = daemon
     return daemon
+
+
+def _fitness(spool: Spool) -> Fitness:
+    """Say why this node should get no sessions now."""
+    return Fitness.FIT if spool.health().well else Fitness.SPOOL
 
 
 class Outward:

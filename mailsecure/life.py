@@ -6,10 +6,11 @@ by :mod:`.assemble`.
 *Start.*  ``privilegedStartService`` runs as who started us: state directory, log, ports;
 then the user of ``[node]`` for good.  Ports are bound but not read until the spool is
 open, so the first client already finds everything.  What cannot be bound is fatal, and
-told in one line.
+told in one line.  The cluster comes last: only who can take mail may hold an address.
 
-*Stop.*  No new sessions, those in a transaction finish, deliveries under way finish
-(both bounded), then the spool is closed, which commits what waits.
+*Stop.*  The virtual addresses go to another node first.  Then no new sessions, those in a
+transaction finish, deliveries under way finish (both bounded), then the spool is closed,
+which commits what waits.
 
 *Reload* (SIGHUP, ``mailsecure reload``).  The ini is read again.  If it has a single
 problem, nothing at all changes.  Each part takes its settings; what needs a restart is
@@ -74,6 +75,13 @@ class Bindable(Protocol):
         """Listen no more."""
 
 
+class Participant(Bindable, Protocol):
+    """The cluster: begins when mail can be taken, ends first."""
+
+    def startService(self) -> None:
+        """Take part in the elections."""
+
+
 @dataclass
 class Parts:
     """What the daemon consists of, as assembled for one configuration."""
@@ -91,6 +99,7 @@ class Parts:
     after: Sequence[Bindable]
     #: Gives the parts made anew for a configuration their settings; LocalFault: no change.
     reconfigure: Callable[[Config], None]
+    cluster: Participant | None = None
     notices: ServiceNotices = field(init=False)
 
     def __post_init__(self) -> None:
@@ -147,6 +156,8 @@ class Daemon(Service):
         _result(Deferred.fromCoroutine(parts.gateway.bind()))
         for each in parts.before:
             _result(each.bind())
+        if parts.cluster is not None:
+            _result(parts.cluster.bind())
         if identity is not None:
             parts.log.give_to(identity.uid, identity.gid)
             drop_privileges(identity)
@@ -177,6 +188,8 @@ class Daemon(Service):
             _log.info("{line}", line=line)
         self._accepting = True
         self._clock_watch.start()
+        if parts.cluster is not None:
+            parts.cluster.startService()
         parts.notices.ready("accepting mail")
 
     def _not_started(self, failure: Failure) -> None:
@@ -225,6 +238,8 @@ class Daemon(Service):
         parts = self.parts
         if self._starting is not None:
             await self._starting
+        if parts.cluster is not None:
+            await parts.cluster.stopService()
         await parts.gateway.stopService()
         await parts.scheduler.stop()
         for each in (*parts.after, *parts.before):

@@ -27,6 +27,7 @@ from .config.model import Config
 from .daemon.clock import use_monotonic_time
 from .errors import ConfigProblems, LocalFault
 from .resolver import DnsResolver, parse_server
+from .vip.netlink import LinuxKernel
 from .world import World
 
 __all__ = ["Options", "makeService"]
@@ -79,4 +80,5 @@ def real_world(config: Config) -> World:
             [parse_server(server) for server in config.delivery.dns_servers],
             config.delivery.dns_timeout,
         ),
+        kernel=LinuxKernel(reactor) if config.cluster.key_file is not None else None,
     )

@@ -79,6 +79,9 @@ class World:
     #: The only source of randomness; ``SystemRandom`` in the daemon.
     rng: random.Random
     resolver: Resolver
+    #: The kernel's network interfaces, a :class:`mailsecure.vip.api.Kernel`; None where
+    #: there is no cluster.
+    kernel: Any = None
 
     def in_thread(self, call: Callable[..., T], *arguments: Any) -> Deferred[T]:
         """Run a blocking ``call`` in the reactor's pool; for file and disk work."""

@@ -128,6 +128,10 @@ class Gateway(Service):
         """Return how many sessions there are."""
         return len(self._sessions)
 
+    def load(self) -> int:
+        """Return how much of the sessions we may have is taken, in thousandths."""
+        return min(1000, 1000 * len(self._sessions) // self._smtp.max_sessions)
+
     @property
     def listening(self) -> list[str]:
         """Where we listen, for people."""

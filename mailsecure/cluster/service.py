@@ -1,0 +1,476 @@
+"""The cluster as a service: hears and says hello, and drives the groups and the links.
+
+:class:`ClusterService` is what ``assemble`` makes when ``[cluster] key_file`` is set.  It
+says hello at each interval, believes what :mod:`.membership` accepts, gives each virtual
+group (:mod:`.group`) what concerns it, and keeps the links (:mod:`.links`) to all nodes,
+by which the end of one is noticed.
+
+*One datagram an interval.*  A hello is said at the shortest advertisement interval of the
+groups, and at once where an election wants it; the periodic one is counted from the last
+that was said, so a Master's advertisements are not doubled.  Answers to nodes that are
+new, or that ask, keep a distance, so nobody can make us talk more than a few times an
+interval.
+
+*Start and stop.*  Sockets are opened by :meth:`bind`, while we may still be root.  The
+elections begin with :meth:`startService`, when mail can be taken.  :meth:`stopService`
+resigns first; its Deferred fires when the addresses are off the interface.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import ip_address
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from .. import __version__
+from ..background import Periodic, background
+from ..config.model import Config, NodeRole, Virtual
+from ..config.places import parse_place
+from ..errors import LocalFault
+from ..vip.api import Kernel
+from ..world import World
+from .casting import Casting
+from .group import GroupParts, VirtualGroup
+from .hello import Rejected, decode, encode
+from .keyfile import read_keys
+from .keys import KeyRing
+from .links import Links
+from .membership import Accepted, Membership
+from .notify import Notices
+from .report import report
+from .values import Fitness, Hello, Role, View
+from .watch import Watch
+
+__all__ = ["ClusterParts", "ClusterService"]
+
+_log = Logger(namespace="cluster")
+
+#: Unscheduled answers keep these parts of an interval between them and the last hello.
+ANSWER_DISTANCE = 1 / 16
+GREETING_DISTANCE = 1 / 8
+#: An advertisement that the election's timer wants is not said twice within this part.
+SAID_JUST_NOW = 1 / 10
+#: How often interfaces and fitness are looked at besides, and for how long a node must
+#: have been well again to be Master by its priority.
+LOOK_INTERVAL = 1.0
+WELL_AFTER = 10.0
+#: How long the commands of ``notify`` may still take at the stop.
+LAST_COMMANDS = 5.0
+INCARNATION_BITS = 64
+RESIGNED_BY_HAND = "resigned by the postmaster"
+
+
+@dataclass(frozen=True)
+class ClusterParts:
+    """What the service is given by ``assemble``.
+
+    ``fitness`` says why this node should get no work now; ``load`` is the share of its
+    sessions that are taken, in thousandths.
+    """
+
+    world: World
+    kernel: Kernel
+    fitness: Callable[[], Fitness]
+    load: Callable[[], int]
+
+
+class ClusterService(Service):
+    """See the module's text."""
+
+    name = "cluster"
+
+    def __init__(self, parts: ClusterParts, config: Config) -> None:
+        self._parts = parts
+        self._world = parts.world
+        self._clock = parts.world.clock
+        self._config = config
+        self._settings = config.cluster
+        self.node = config.node.name
+        self._notices = Notices(parts.world)
+        self._groups: dict[str, VirtualGroup] = {}
+        self._started = self._clock.seconds()
+        self._said = -math.inf
+        self._saying = False
+        self._call: IDelayedCall | None = None
+        self._resigned_until: dict[str, float] = {}
+        self._claimed_until: dict[str, float] = {}
+        self._unfit: set[str] = set()
+        self._unfit_until = -math.inf
+        self._look = Periodic(self._clock, LOOK_INTERVAL, "the look at the cluster", self._look_at)
+        self._unwatch: Callable[[], None] | None = None
+        incarnation = parts.world.rng.getrandbits(INCARNATION_BITS)
+        self.membership = Membership(self.node, self.interval, incarnation)
+        self.watch = Watch(self._clock, self.node)
+        self.hellos_sent = 0
+        self.hellos_received = 0
+
+    @property
+    def now(self) -> float:
+        """The monotonic time, in seconds."""
+        return self._clock.seconds()
+
+    @property
+    def send_failures(self) -> int:
+        """Datagrams that could not be sent."""
+        return self._casting.failures
+
+    @property
+    def interval(self) -> float:
+        """How often we say hello, in seconds."""
+        groups = self._config.virtual.values()
+        return min(
+            (each.advertisement_interval for each in groups),
+            default=self._settings.hello_interval,
+        )
+
+    @property
+    def groups(self) -> dict[str, VirtualGroup]:
+        """The virtual groups, by name."""
+        return self._groups
+
+    # -- life
+
+    def bind(self) -> Deferred[None]:
+        """Read the keys, open the sockets, look at the addresses; fails with LocalFault."""
+        return Deferred.fromCoroutine(self._bind())
+
+    async def _bind(self) -> None:
+        settings = self._settings
+        self._ring = _ring(self._config)
+        self.address, index = self._own_address()
+        place = parse_place(settings.group, 0)
+        self._casting = Casting(
+            place,
+            str(self.address),
+            [parse_place(each, place[1]) for each in settings.unicast_peers],
+            self._received,
+        )
+        self._casting.bind(self._world.reactor, index)
+        self.links = Links(
+            self._world,
+            self.node,
+            self._ring,
+            str(self.address),
+            int(settings.link_listen),
+            self._gone,
+            self._left,
+        )
+        await self.links.bind()
+        for name, virtual in self._config.virtual.items():
+            group = self._new_group(name, virtual)
+            group.check()
+            self._groups[name] = group
+
+    def _own_address(self) -> tuple[Any, int]:
+        """Return our address in the cluster, and the index of the interface."""
+        settings, kernel = self._settings, self._parts.kernel
+        six = ":" in parse_place(settings.group, 0)[0]
+        if not settings.interface:
+            return ip_address(settings.address), 0
+        interface = kernel.interface(settings.interface)
+        if interface is None:
+            raise LocalFault(f"[cluster] interface: there is no interface {settings.interface}")
+        if settings.address:
+            return ip_address(settings.address), interface.index
+        virtual = {each.ip for group in self._config.virtual.values() for each in group.addresses}
+        for standing in kernel.addresses(interface.index):
+            address = standing.address.ip
+            if (address.version == 6) == six and address not in virtual:
+                return address, interface.index
+        family = "IPv6" if six else "IPv4"
+        raise LocalFault(f"[cluster] interface: {settings.interface} has no {family} address")
+
+    def _new_group(self, name: str, virtual: Virtual) -> VirtualGroup:
+        return VirtualGroup(
+            name,
+            virtual,
+            GroupParts(
+                self._world,
+                self._parts.kernel,
+                self._notices,
+                self.address,
+                self._say,
+                self._view,
+            ),
+        )
+
+    def startService(self) -> None:
+        """Say the first hello and begin the elections."""
+        super().startService()
+        self._started = self._clock.seconds()
+        trouble = self._trouble()
+        self._unwatch = self._parts.kernel.watch(self._interface_changed)
+        self._say()
+        for group in self._groups.values():
+            group.start(trouble)
+        self._look.start()
+
+    def stopService(self) -> Deferred[None]:
+        """Resign everywhere, then be silent."""
+        running = self.running
+        super().stopService()
+        return background("leaving the cluster", self._stop(bool(running)))
+
+    async def _stop(self, running: bool) -> None:
+        self._look.stop()
+        if self._unwatch is not None:
+            self._unwatch()
+        if running:
+            await gatherResults([group.stop() for group in self._groups.values()])
+            # Once more, without any role: the resignations may have been lost.
+            self._say()
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+        await self.links.stopService()
+        await self._casting.close()
+        await self._notices.finish(LAST_COMMANDS)
+
+    # -- settings
+
+    def prepared(self, config: Config) -> Callable[[], None]:
+        """Return what takes the settings of ``config``; LocalFault, and nothing changes."""
+        ring = _ring(config)
+        added = {
+            name: self._new_group(name, virtual)
+            for name, virtual in config.virtual.items()
+            if name not in self._groups or _moved(self._groups[name].settings, virtual)
+        }
+        for group in added.values():
+            group.check()
+        return partial(self._reconfigure, config, ring, added)
+
+    def _reconfigure(self, config: Config, ring: KeyRing, added: dict[str, VirtualGroup]) -> None:
+        self._config, self._settings, self._ring = config, config.cluster, ring
+        self.links.rekey(ring)
+        self.membership.interval = self.interval
+        for name in [name for name in self._groups if name not in config.virtual or name in added]:
+            background(f"leaving the group {name}", _stopped(self._groups.pop(name)))
+        for name, group in self._groups.items():
+            group.reconfigure(config.virtual[name])
+        for name, group in added.items():
+            self._groups[name] = group
+            group.start(self._trouble())
+        self._say()
+
+    # -- saying hello
+
+    def _say(self, asks: bool = False) -> None:
+        """Say hello now."""
+        if self._saying:
+            return
+        self._saying = True
+        try:
+            now = self._clock.seconds()
+            self._said = now
+            hello = self._hello(now, self.membership.next_sequence(now), asks)
+            self._casting.send(encode(hello, self._ring.keys[0]))
+            self.hellos_sent += 1
+        finally:
+            self._saying = False
+        self._next(self.interval)
+
+    def hello_now(self) -> Hello:
+        """Return what we would say of ourselves now, without saying it."""
+        return self._hello(self.now, 0, False)
+
+    def _hello(self, now: float, sequence: int, asks: bool) -> Hello:
+        settings, membership = self._settings, self.membership
+        return Hello(
+            node=self.node,
+            address=self.address,
+            link_port=int(settings.link_listen),
+            incarnation=membership.incarnation,
+            sequence=sequence,
+            wall=self._world.wall(),
+            uptime=now - self._started,
+            interval=self.interval,
+            version=__version__,
+            role=settings.role,
+            weight=settings.weight,
+            load=self._parts.load(),
+            fitness=self._parts.fitness(),
+            policy_revision=0,
+            asks=asks,
+            groups=tuple(group.hello() for group in self._groups.values()),
+            heard=membership.heard(now),
+        )
+
+    def _next(self, delay: float) -> None:
+        """Say hello after ``delay`` seconds, unless something is said before."""
+        if self._call is not None:
+            self._call.cancel()
+        self._call = self._clock.callLater(delay, self._turn)
+
+    def _turn(self) -> None:
+        self._call = None
+        self._say()
+
+    def _say_soon(self, distance: float) -> None:
+        """Say hello, but not within ``distance`` intervals of the last one."""
+        due = self._said + distance * self.interval
+        now = self._clock.seconds()
+        if now >= due:
+            self._say()
+        elif self._call is None or self._call.getTime() > due:
+            self._next(due - now)
+
+    # -- hearing
+
+    def _received(self, datagram: bytes, source: str) -> None:
+        now = self._clock.seconds()
+        self.hellos_received += 1
+        try:
+            hello = decode(datagram, self._ring)
+            outcome = self.membership.receive(now, self._world.wall(), hello, source)
+        except Rejected as rejected:
+            self.watch.rejected(rejected.reason, source)
+            return
+        if not isinstance(outcome, Accepted):
+            self._say_soon(GREETING_DISTANCE)
+            return
+        if outcome.new:
+            self.links.wanted(self.membership.places())
+            self._say_soon(GREETING_DISTANCE)
+        elif hello.asks and any(each.role is Role.MASTER for each in self._groups.values()):
+            self._say_soon(ANSWER_DISTANCE)
+        for group in self._groups.values():
+            group.heard(hello, outcome.deaf)
+
+    def _view(self, group: str, priority: int, master: str | None) -> View:
+        return self.membership.view(group, self._clock.seconds(), priority, self.address, master)
+
+    # -- the ends of others
+
+    def _gone(self, node: str) -> None:
+        """A link's word: the process of ``node`` has ended."""
+        self.membership.gone(node)
+        _log.warn("{node}: its process has ended", node=node)
+        for group in self._groups.values():
+            group.gone(node)
+
+    def _left(self, node: str) -> None:
+        """A link's word: ``node`` stopped in good order."""
+        self.membership.gone(node)
+        _log.info("{node}: stopped", node=node)
+
+    # -- looking after ourselves
+
+    def _trouble(self) -> str:
+        """Say why this node can be Master of nothing, or ""."""
+        if self._settings.role is NodeRole.SCANNER:
+            return "[cluster] role is scanner"
+        return self._parts.kernel.may_hold()
+
+    def _interface_changed(self, name: str) -> None:
+        if name == self._settings.interface:
+            self._rejoin()
+        trouble = self._trouble()
+        for group in self._groups.values():
+            if group.settings.interface == name:
+                group.look(trouble)
+
+    def _rejoin(self) -> None:
+        interface = self._parts.kernel.interface(self._settings.interface)
+        if interface is None or not interface.up:
+            return
+        try:
+            self._casting.join(interface.index)
+        except OSError as error:
+            _log.warn("cannot join the group again: {reason}", reason=error.strerror)
+
+    def _look_at(self) -> None:
+        now = self._clock.seconds()
+        trouble = self._trouble()
+        self._look_at_fitness(now)
+        for group in self._groups.values():
+            group.look(trouble)
+        self.watch.look(self.membership.peers(now), self._groups)
+        self.links.wanted(self.membership.places())
+
+    def _look_at_fitness(self, now: float) -> None:
+        """Let others be Master while we cannot take mail, and they can."""
+        if self._parts.fitness() & Fitness.SPOOL:
+            self._unfit_until = now + WELL_AFTER
+            fit = [each for each in self.membership.peers(now) if each.alive and not each.fitness]
+            for name, group in self._groups.items():
+                others = any(said.name == name for each in fit for said in each.groups)
+                if others and name not in self._unfit:
+                    self._unfit.add(name)
+                    group.stand_back(math.inf, "this node cannot take mail")
+        elif self._unfit and now >= self._unfit_until:
+            for name, group in self._groups.items():
+                if name in self._unfit:
+                    self._back_again(name, group, now)
+            self._unfit.clear()
+
+    def _back_again(self, name: str, group: VirtualGroup, now: float) -> None:
+        until = self._resigned_until.get(name, now)
+        if until > now:
+            group.stand_back(until, RESIGNED_BY_HAND)
+        else:
+            group.come_forward()
+
+    # -- the postmaster's words
+
+    def report(self) -> dict[str, Any]:
+        """Return all that ``mailsecure cluster status`` shows."""
+        return report(self)
+
+    def spoken_for(self, group: str) -> tuple[float | None, float | None]:
+        """Return until when (Unix time) a group stands back, and is claimed, by command."""
+        now, wall = self.now, self._world.wall()
+
+        def moment(until: float | None) -> float | None:
+            return wall + until - now if until is not None and until > now else None
+
+        return moment(self._resigned_until.get(group)), moment(self._claimed_until.get(group))
+
+    def resign(self, group: str | None, seconds: float) -> list[str]:
+        """Let others be Master for so long; return what to say.  KeyError: no such group."""
+        until = self._clock.seconds() + seconds
+        lines = []
+        for each in self._named(group):
+            was = each.role
+            self._claimed_until.pop(each.name, None)
+            self._resigned_until[each.name] = until
+            each.stand_back(until, RESIGNED_BY_HAND)
+            lines.append(f"{each.name}: was {was.value}, is {each.role.value}")
+        return lines
+
+    def takeover(self, group: str | None, seconds: float) -> list[str]:
+        """Be Master for so long, whoever has the higher priority; return what to say."""
+        until = self._clock.seconds() + seconds
+        lines = []
+        for each in self._named(group):
+            self._resigned_until.pop(each.name, None)
+            self._claimed_until[each.name] = until
+            each.claim(until)
+            lines.append(f"{each.name}: is {each.role.value}")
+        return lines
+
+    def _named(self, group: str | None) -> list[VirtualGroup]:
+        return list(self._groups.values()) if group is None else [self._groups[group]]
+
+
+def _ring(config: Config) -> KeyRing:
+    path = config.cluster.key_file
+    if path is None:
+        raise LocalFault("[cluster] key_file: the cluster was switched off: that needs a restart")
+    return read_keys(path)
+
+
+def _moved(old: Virtual, new: Virtual) -> bool:
+    return (old.addresses, old.interface) != (new.addresses, new.interface)
+
+
+async def _stopped(group: VirtualGroup) -> None:
+    await group.stop()
