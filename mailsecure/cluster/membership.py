@@ -33,10 +33,10 @@ two nodes prove themselves to each other within a round trip.
   :data:`FRESH` intervals.  Should he succeed, the true node is believed again as soon
   after; the dead one never returns by (3), because its successor spoke after its death,
   so when that has been silent for long enough, every echo of the dead one is stale.
-* *What a living peer says, kept back and delivered late*, counts once each and in order:
-  who can hold a datagram back can also cut the cable, and gains no more.  Its echo of us
-  is old then, so after :data:`DEAF` intervals it is marked deaf, and moves no address to
-  anybody (see :mod:`.election`).
+* *What a living peer says, kept back and delivered late*, counts once each and in order.
+  Its echo of us is old then, so after :data:`DEAF` intervals it is marked deaf: no node
+  becomes Master by it, at worst one waits or steps back (see :mod:`.election`) for as long
+  as he has some left.  Who can keep datagrams back can have that by cutting the cable.
 * *Old incarnations in great number* fill only what is noted, which is bounded, and make
   us answer, which the service bounds.  More than :data:`NOTED` of one name between two of
   our hellos can keep a newcomer of that name from being echoed for as long as the flood

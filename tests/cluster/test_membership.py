@@ -266,6 +266,15 @@ class ReplayTests(SynchronousTestCase):
         self.assertEqual(hear(us, FRESH + 2, say(new, FRESH + 2)), NEW)
         self.assertEqual(hear(us, FRESH + 2, kept_back), Drop.REPLAYED)
 
+    def test_an_older_echo(self) -> None:
+        """What was echoed once under a name is remembered, whatever is echoed later."""
+        us, old, new = self.us, self.peer, life("peer")
+        sequences = [us.next_sequence(0.5) for _ in range(3)]
+        echoes = [(Heard(us.incarnation, sequence, 0.0),) for sequence in sequences]
+        for echo in (echoes[2], echoes[0]):
+            self.assertEqual(hear(us, 1.0, say(old, 1.0, heard=echo)), AGAIN)
+        self.assertEqual(hear(us, 1.1, say(new, 1.1, heard=echoes[1])), Noted())
+
     def test_many_lives(self) -> None:
         """However many lives a peer had, no hello of any of them counts again."""
         recorded = []
@@ -608,6 +617,26 @@ class Attacker(RuleBasedStateMachine):
         """The attacker sends something recorded from one side to the other."""
         if back < len(self.said[side]):
             self.deliver(1 - side, *self.said[side][-1 - back])
+
+    @rule(side=st.integers(0, 1))
+    def floods(self, side: int) -> None:
+        """The attacker sends all that he has of one side to the other."""
+        for each in self.said[side]:
+            self.deliver(1 - side, *each)
+
+    @rule(side=st.integers(0, 1))
+    def whispers(self, side: int) -> None:
+        """A node starts again and hears the other; the attacker keeps back what it says."""
+        self.restarts(side)
+        self.speaks(1 - side)
+        self.delivers(1 - side, 0)
+        self.speaks(side)
+
+    @rule(side=st.integers(0, 1), rounds=st.integers(1, 3))
+    def starts_anew(self, side: int, rounds: int) -> None:
+        """A node starts again and the attacker lets the two talk for a while."""
+        self.restarts(side)
+        self.lets_pass(rounds)
 
     @rule(side=st.integers(0, 1))
     def reflects(self, side: int) -> None:
