@@ -141,4 +141,10 @@ def _words(fitness: Fitness) -> list[str]:
 
 
 def _link(link: LinkState) -> dict[str, Any]:
-    raise AssertionError(link)
+    return {
+        "up": link.up,
+        "since": link.since,
+        "round_trip": link.round_trip,
+        "connects": link.connects,
+        "last_reason": link.reason,
+    }
