@@ -74,7 +74,15 @@ def build(config: Config, world: World, path: Path) -> Daemon:
         fitness = partial(_fitness, spool)
         cluster = ClusterService(ClusterParts(world, world.kernel, fitness, gateway.load), config)
     status = Status(
-        world, node.hostname, counters, vitals, spool, scheduler, gateway.count_sessions, log
+        world,
+        node.hostname,
+        counters,
+        vitals,
+        spool,
+        scheduler,
+        gateway.count_sessions,
+        log,
+        cluster,
     )
 
     def reconfigure(new: Config) -> None:
@@ -91,11 +99,13 @@ def build(config: Config, world: World, path: Path) -> Daemon:
     async def reload() -> Sequence[str]:
         return await daemon.reload()
 
-    control = ControlService(state / SOCKET_NAME, world, Desk(spool, scheduler, status, reload))
+    control = ControlService(
+        state / SOCKET_NAME, world, Desk(spool, scheduler, status, reload, cluster)
+    )
     gauges = process_gauges(vitals) | {
         "sessions": ("SMTP sessions open now.", gateway.count_sessions),
     }
-    figures = Figures(counters, gauges)
+    figures = Figures(counters, gauges, cluster)
     metrics = [MetricsService(world, config.metrics.listen, figures, spool)] * bool(
         config.metrics.listen
     )
@@ -107,6 +117,7 @@ def build(config: Config, world: World, path: Path) -> Daemon:
         "gateway": gateway,
         "counters": counters,
         "status": status,
+        "cluster": cluster,
     }
     manhole = ManholeService(world, config.manhole, state, namespace)
     daemon = Daemon(

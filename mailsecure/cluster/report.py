@@ -146,5 +146,6 @@ def _link(link: LinkState) -> dict[str, Any]:
         "since": link.since,
         "round_trip": link.round_trip,
         "connects": link.connects,
+        "failures": link.failures,
         "last_reason": link.reason,
     }

@@ -157,9 +157,9 @@ class ClusterService(Service):
         self.links = Links(
             self._world,
             self.node,
-            self.membership.incarnation,
             self._ring,
-            (str(self.address), int(settings.link_listen)),
+            str(self.address),
+            int(settings.link_listen),
             self._gone,
             self._left,
         )
@@ -339,7 +339,7 @@ class ClusterService(Service):
             return
         if outcome.new:
             self.links.wanted(self.membership.places())
-            self.links.hurry(hello.node)
+            self.links.nudge(hello.node)
             self._say_soon(GREETING_DISTANCE)
         elif hello.asks and any(each.role is Role.MASTER for each in self._groups.values()):
             self._say_soon(ANSWER_DISTANCE)

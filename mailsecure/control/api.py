@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 
 from ..spool.api import Filter, Spool
 
-__all__ = ["Desk", "Destination", "Scheduler"]
+__all__ = ["Cluster", "Desk", "Destination", "Scheduler"]
 
 
 class Destination(Protocol):
@@ -53,6 +53,35 @@ class Scheduler(Protocol):
         """The destinations known now, in no particular order."""
 
 
+class Cluster(Protocol):
+    """The cluster as a postmaster sees and commands it."""
+
+    def report(self) -> dict[str, Any]:
+        """Return everything that ``mailsecure cluster status`` shows.
+
+        The shape, which ``--json`` prints and programs may rely on (times are Unix
+        seconds, durations seconds, roles ``init``, ``backup`` or ``master``)::
+
+            node, address, version, interval, hellos_sent, hellos_received, send_failures
+            groups  [{name, role, priority, effective_priority, master, since, reason,
+                      addresses: [{address, held}], interface, interval, changes,
+                      standing_back_until, claimed_until, fault, two_masters}]
+            nodes   [{node, self, address, source, role, weight, load, version, uptime,
+                      last_hello, round_trip, clock_offset, alive, starts, fitness: [],
+                      groups: {group: "role/priority"}, hears: [node], heard_by: [node],
+                      link: {up, since, round_trip, connects, failures, last_reason}}]
+            (link is null for this node; its round_trip before the first ping came back)
+            drops   {reason: datagrams ignored}
+            alarms  [what is wrong now, a line each]
+        """
+
+    def resign(self, group: str | None, seconds: float) -> list[str]:
+        """Let others be Master for so long; return what to say.  KeyError: no such group."""
+
+    def takeover(self, group: str | None, seconds: float) -> list[str]:
+        """Be Master for so long, whatever the priorities; as :meth:`resign`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
     """All that a request may touch.
@@ -66,3 +95,5 @@ class Desk:
     scheduler: Scheduler
     status: Callable[[], Awaitable[dict[str, Any]]]
     reload: Callable[[], Awaitable[Sequence[str]]]
+    #: None where there is no cluster.
+    cluster: Cluster | None = None

@@ -14,35 +14,36 @@ Nothing here imports Twisted: the command must be quick.
 from __future__ import annotations
 
 import base64
-import json
 import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console, RenderableType
 
 from .. import __version__
 from ..config.files import read_config
-from ..config.model import Node
-from ..config.reader import read_ini
 from ..errors import ConfigProblems
 from . import tables
-from .client import ask
+from .asking import (
+    Decorated,
+    asked,
+    common,
+    json_text,
+    outcome_of,
+    print_json,
+    print_page,
+)
+from .cluster_command import cluster
 from .lines import escape
-from .wire import SOCKET_NAME, Kind, Refusal
+from .wire import Kind, Refusal
 
 __all__ = ["main"]
 
-_CONFIG = Path("/etc/mailsecure.ini")
 _ACTION_TIMEOUT = 600.0
 _STATUS_TIMEOUT = 10.0
-_PIPE_WIDTH = 200
 _FLUSH = 0.2
 
 
@@ -68,28 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     return done if isinstance(done, int) else 0
 
 
-_Decorated = Callable[..., Any]
-
-
-def _common(command: _Decorated) -> _Decorated:
-    """Add the options that every command takes."""
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Answer in JSON."),
-        click.option(
-            "-c",
-            "--config",
-            type=click.Path(path_type=Path),
-            default=_CONFIG,
-            show_default=True,
-            metavar="FILE",
-            help="The ini file.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def _filtered(command: _Decorated) -> _Decorated:
+def _filtered(command: Decorated) -> Decorated:
     """Add the options that choose recipients in the queue."""
     for name, metavar, text in (
         ("state", "STATE", "queued or held."),
@@ -123,7 +103,7 @@ def cli() -> None:
 
 
 @cli.command()
-@_common
+@common
 def check(config: Path, as_json: bool) -> int:
     """Check the ini and say where it listens and where mail goes."""
     try:
@@ -132,7 +112,7 @@ def check(config: Path, as_json: bool) -> int:
         _tell_problems(problems, as_json)
         return Kind.CONFIG.exit_code
     if as_json:
-        _print_json(summary)
+        print_json(summary)
         return 0
     click.echo(f"{escape(summary['file'])} is fine.")
     for endpoint in summary["listen"]:
@@ -157,32 +137,35 @@ def _tell_problems(problems: ConfigProblems, as_json: bool) -> None:
     if as_json:
         names = ("file", "line", "section", "option", "what", "hint")
         found = [{name: getattr(each, name) for name in names} for each in problems.problems]
-        _print_json({"problems": found})
+        print_json({"problems": found})
         return
     for each in problems.problems:
         click.echo(escape(str(each)), err=True)
 
 
 @cli.command()
-@_common
+@common
 def status(config: Path, as_json: bool) -> None:
     """Show how the daemon is: sessions, rates, queues, last errors."""
-    found = _done(config, "status", {}, timeout=_STATUS_TIMEOUT)
+    found = outcome_of(config, "status", {}, timeout=_STATUS_TIMEOUT)
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
-        _print(tables.status_page(found))
+        print_page(tables.status_page(found))
 
 
 @cli.command()
-@_common
+@common
 def reload(config: Path, as_json: bool) -> None:
     """Have the daemon read its ini again."""
-    done = _done(config, "reload", {})
+    done = outcome_of(config, "reload", {})
     if as_json:
-        _print_json(done)
+        print_json(done)
     for line in () if as_json else done["lines"] or ["Nothing changed."]:
         click.echo(escape(line))
+
+
+cli.add_command(cluster)
 
 
 @cli.group()
@@ -193,19 +176,19 @@ def queue() -> None:
 @queue.command("list")
 @_filtered
 @click.option("--limit", type=click.IntRange(1), help="At most so many messages.")
-@_common
+@common
 def queue_list(config: Path, as_json: bool, limit: int | None, **filters: str) -> None:
     """List messages, oldest first."""
     now = time.time()
     flushed = 0.0
-    for word, value in _ask(config, "queue.list", _given(filters) | {"limit": limit or 0}):
+    for word, value in asked(config, "queue.list", _given(filters) | {"limit": limit or 0}):
         if word == "done":
             if not as_json:
                 click.echo(_listed(value))
             return
         if not flushed and not as_json:
             click.echo(tables.listing_head())
-        lines = [_json(value)] if as_json else tables.listing(value, now)
+        lines = [json_text(value)] if as_json else tables.listing(value, now)
         sys.stdout.writelines(f"{line}\n" for line in lines)
         if time.time() > flushed + _FLUSH:
             sys.stdout.flush()
@@ -221,11 +204,11 @@ def _listed(value: dict[str, Any]) -> str:
 @queue.command("show")
 @click.argument("id")
 @click.option("--full", is_flag=True, help="The whole message, and nothing else.")
-@_common
+@common
 def queue_show(config: Path, as_json: bool, id: str, full: bool) -> None:
     """Show one message: envelope, recipients, header; or its content."""
     header = b""
-    for word, value in _ask(config, "queue.show", {"id": id, "full": full}):
+    for word, value in asked(config, "queue.show", {"id": id, "full": full}):
         if word == "item":
             octets = base64.b64decode(value["content"])
             if full and not as_json:
@@ -233,9 +216,9 @@ def queue_show(config: Path, as_json: bool, id: str, full: bool) -> None:
             else:
                 header += octets
         elif as_json:
-            _print_json(value | {"content": header.decode("utf-8", "surrogateescape")})
+            print_json(value | {"content": header.decode("utf-8", "surrogateescape")})
         elif not full:
-            _print(tables.shown(value, header.decode("utf-8", "surrogateescape"), time.time()))
+            print_page(tables.shown(value, header.decode("utf-8", "surrogateescape"), time.time()))
 
 
 def _write(octets: bytes) -> None:
@@ -247,19 +230,19 @@ def _write(octets: bytes) -> None:
     sys.stdout.write("\n".join(map(escape, text.split("\n"))))
 
 
-def _action(verb: str, past: str, text: str) -> _Decorated:
+def _action(verb: str, past: str, text: str) -> Decorated:
     """Define the command ``queue VERB``; ``past`` says what happened to recipients."""
 
     def command(config: Path, as_json: bool, ids: tuple[str, ...], **given: Any) -> None:
         arguments = _given(given)
         recipients = 0
         for each in [{"id": name} for name in ids] or [{}]:
-            done = _done(config, f"queue.{verb}", arguments | each, timeout=_ACTION_TIMEOUT)
+            done = outcome_of(config, f"queue.{verb}", arguments | each, timeout=_ACTION_TIMEOUT)
             if each and not done["recipients"]:
                 raise Refusal(Kind.ABSENT, f"nothing in the queue to {verb} for {each['id']}")
             recipients += done["recipients"]
         if as_json:
-            _print_json({"recipients": recipients})
+            print_json({"recipients": recipients})
         else:
             click.echo(f"{recipients} recipient{'s' * (recipients != 1)} {past}.")
 
@@ -268,7 +251,7 @@ def _action(verb: str, past: str, text: str) -> _Decorated:
     command = click.argument("ids", nargs=-1, metavar="[ID]...")(_filtered(everything(command)))
     if verb == "bounce":
         command = click.option("--reason", default="", help="What the senders are told.")(command)
-    return queue.command(verb)(_common(command))
+    return queue.command(verb)(common(command))
 
 
 _action("flush", "will be tried now", "Try to deliver now.")
@@ -280,49 +263,3 @@ _action("bounce", "returned", "Give up and notify the senders.")
 
 def _given(arguments: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value}
-
-
-def _ask(
-    config: Path, request: str, arguments: dict[str, Any], timeout: float = 60.0
-) -> Iterable[tuple[str, dict[str, Any]]]:
-    return ask(_socket(config), request, arguments, timeout=timeout)
-
-
-def _done(
-    config: Path, request: str, arguments: dict[str, Any], timeout: float = 60.0
-) -> dict[str, Any]:
-    """Return the result of a request that has no items."""
-    answer = _ask(config, request, arguments, timeout)
-    return next(value for word, value in answer if word == "done")
-
-
-def _socket(config: Path) -> Path:
-    """Return the control socket of the daemon that ``config`` configures."""
-    try:
-        text = config.read_text("utf-8", "replace")
-    except OSError as problem:
-        raise Refusal(
-            Kind.FORBIDDEN if isinstance(problem, PermissionError) else Kind.ABSENT,
-            f"cannot read {config}: {problem.strerror}",
-            ("It says where the control socket is; name another ini with -c FILE.",),
-        ) from None
-    entry = read_ini(text, str(config)).entries.get(("node", "state"))
-    default = next(each.metadata["default"] for each in fields(Node) if each.name == "state")
-    return config.absolute().parent / (entry.text if entry else default) / SOCKET_NAME
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    click.echo(_json(value, indent=2))
-
-
-def _json(value: dict[str, Any], indent: int | None = None) -> str:
-    """Return JSON that a terminal may see: ASCII, and DEL escaped too."""
-    return json.dumps(value, indent=indent).replace("\x7f", "\\u007f")
-
-
-def _print(page: Iterable[RenderableType]) -> None:
-    """Print with rich; wide and plain where it is not a terminal."""
-    width = None if sys.stdout.isatty() else _PIPE_WIDTH
-    console = Console(width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
-    for each in page:
-        console.print(each)

@@ -37,6 +37,8 @@ from ..counters import Counters
 from ..errors import LocalFault
 from ..spool.api import Filter, Spool
 from ..world import World
+from .api import Cluster
+from .cluster_metrics import cluster_figures
 from .vitals import Vitals, memory_octets, open_descriptors
 
 __all__ = ["Figures", "Gauge", "MetricsService", "listening", "process_gauges"]
@@ -55,12 +57,19 @@ _SPOOL_TIMEOUT = 2.0
 class Figures(Collector):
     """Turns counters and gauges into metrics when it is asked.
 
-    ``gauges`` maps a name to what it means and a callable that is quick.
+    ``gauges`` maps a name to what it means and a callable that is quick.  ``cluster`` is
+    the cluster, if there is one.
     """
 
-    def __init__(self, counters: Counters, gauges: Mapping[str, tuple[str, Gauge]]) -> None:
+    def __init__(
+        self,
+        counters: Counters,
+        gauges: Mapping[str, tuple[str, Gauge]],
+        cluster: Cluster | None = None,
+    ) -> None:
         self._counters = counters
         self._gauges = dict(gauges)
+        self._cluster = cluster
         #: The queue's figures, as the service last had them from the spool.
         self.queue: dict[str, float] = {}
 
@@ -76,6 +85,8 @@ class Figures(Collector):
                 yield GaugeMetricFamily(f"mailsecure_{name}", meaning, value)
         for name, value in self.queue.items():
             yield GaugeMetricFamily(f"mailsecure_{name}", _QUEUE[name], value)
+        if self._cluster is not None:
+            yield from cluster_figures(self._cluster.report())
 
 
 _QUEUE = {

@@ -14,6 +14,9 @@ request          arguments                                   answer
 ``queue.release``  likewise                                  likewise
 ``queue.delete``  likewise                                   likewise
 ``queue.bounce``  likewise, and ``reason``                   likewise
+``cluster.status``  none                                     see :class:`.api.Cluster`
+``cluster.resign``  ``group`` ("" is all), ``seconds``       ``lines`` to show
+``cluster.takeover``  likewise                               likewise
 ===============  ==========================================  ==============================
 
 A filter is any of ``id``, ``sender``, ``recipient``, ``destination``, ``state``.  What
@@ -30,6 +33,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
 from twisted.internet.task import deferLater
@@ -40,7 +44,7 @@ from ..errors import RemoteFault
 from ..spool.api import Body, Filter, Listing, QueuedMessage, RecipientState
 from ..spool.ids import MessageId, id_name, parse_id
 from ..world import World
-from .api import Desk
+from .api import Cluster, Desk
 from .wire import Kind, Refusal
 
 __all__ = ["Requests", "Send"]
@@ -57,6 +61,8 @@ _BREATH = 200
 _PIECE = 48 * 1024
 _MAX_HEADER = 256 * 1024
 _FILTER = frozenset({"id", "sender", "recipient", "destination", "state"})
+#: The longest time for which a postmaster may move a role, in seconds.
+LONGEST_MOVE = 7 * 86400
 _STATES = {state.value: state for state in RecipientState}
 
 
@@ -72,6 +78,9 @@ class Requests:
             "reload": self._reload,
             "queue.list": self._list,
             "queue.show": self._show,
+            "cluster.status": self._cluster_status,
+            "cluster.resign": partial(self._move, "resign"),
+            "cluster.takeover": partial(self._move, "takeover"),
         }
 
     async def answer(
@@ -185,6 +194,40 @@ class Requests:
             filter=_description(arguments),
         )
         return {"recipients": recipients}
+
+    async def _cluster_status(self, arguments: _Arguments, uid: int, send: Send) -> dict[str, Any]:
+        _only(arguments, frozenset())
+        return self._cluster().report()
+
+    async def _move(self, verb: str, arguments: _Arguments, uid: int, send: Send) -> dict[str, Any]:
+        """Resign from groups, or take them over."""
+        _only(arguments, frozenset({"group", "seconds"}))
+        cluster = self._cluster()
+        group, seconds = arguments.get("group", ""), arguments.get("seconds")
+        if not isinstance(group, str):
+            raise Refusal(Kind.USAGE, "group is text")
+        if not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_MOVE:
+            raise Refusal(Kind.USAGE, "the time is more than nothing, and 7 days at most")
+        known = [each["name"] for each in cluster.report()["groups"]]
+        if group and group not in known:
+            there = f"there are: {', '.join(known)}" if known else "there are none here"
+            raise Refusal(Kind.ABSENT, f"there is no virtual group {group[:40]!r}", (there,))
+        _log.info(
+            "cluster {action} of {group} for {seconds} s by uid {uid}",
+            action=verb,
+            group=group or "all groups",
+            seconds=seconds,
+            uid=uid,
+        )
+        move = cluster.resign if verb == "resign" else cluster.takeover
+        return {"lines": move(group or None, float(seconds))}
+
+    def _cluster(self) -> Cluster:
+        if self._desk.cluster is None:
+            raise Refusal(
+                Kind.UNAVAILABLE, "this node is in no cluster: [cluster] key_file is not set"
+            )
+        return self._desk.cluster
 
 
 def _encoded(content: bytes) -> dict[str, Any]:

@@ -14,6 +14,7 @@ seconds, durations seconds)::
                   the longest queues first; at most 50, with ages for the first ten
     destinations_more   how many are left out
     problems      [{time, level, room, text}]  the last warnings and errors, newest first
+    cluster       {groups, alarms} as in :class:`.api.Cluster`; null without a cluster
     log           {failures, lost}
 
 ``oldest`` is the Unix time of arrival of the oldest message, or null.  A spool that does
@@ -35,7 +36,7 @@ from ..counters import Counters
 from ..errors import LocalFault
 from ..spool.api import Backlog, Filter, Spool
 from ..world import World
-from .api import Scheduler
+from .api import Cluster, Scheduler
 from .logfile import LogFile
 from .vitals import Vitals, memory_octets, open_descriptors
 
@@ -61,6 +62,7 @@ class Status:
     scheduler: Scheduler
     sessions: Callable[[], int]
     log: LogFile
+    cluster: Cluster | None = None
 
     async def __call__(self) -> dict[str, Any]:
         """Return the object that the module's text describes."""
@@ -78,6 +80,7 @@ class Status:
             "reactor": {"late": self.vitals.lateness()},
             "memory": memory_octets(),
             "descriptors": open_descriptors(),
+            "cluster": self._cluster(),
             "problems": [
                 {"time": when, "level": level, "room": room, "text": text}
                 for when, level, room, text in reversed(self.log.recent)
@@ -99,6 +102,12 @@ class Status:
             "destinations": destinations,
             "destinations_more": more,
         }
+
+    def _cluster(self) -> dict[str, Any] | None:
+        if self.cluster is None:
+            return None
+        report = self.cluster.report()
+        return {"groups": report["groups"], "alarms": report["alarms"]}
 
     async def _queue(self) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
         """Return the totals, the longest queues, and how many queues are left out."""

@@ -21,7 +21,19 @@ from ..config.model import ClusterSettings, Config, Virtual
 from ..units import format_octets, format_seconds
 from .lines import escape
 
-__all__ = ["age", "cluster_lines", "listing", "listing_head", "shown", "status_page", "summary"]
+__all__ = [
+    "age",
+    "cells",
+    "cluster_lines",
+    "group_line",
+    "listing",
+    "listing_head",
+    "moment",
+    "shown",
+    "status_page",
+    "summary",
+    "table",
+]
 
 _COUNTS = (
     ("sessions", "sessions_opened"),
@@ -39,6 +51,7 @@ _COUNTS = (
     ("internal errors", "internal_errors"),
 )
 _BAD = frozenset({"internal_errors", "failed"})
+_ROLE_STYLES = {"master": "bold green", "backup": "", "init": "yellow"}
 
 
 def age(seconds: float) -> str:
@@ -54,7 +67,8 @@ def _path(mailbox: str) -> str:
     return f"<{escape(mailbox)}>"
 
 
-def _moment(when: float) -> str:
+def moment(when: float) -> str:
+    """Return a Unix time as people read it."""
     return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
@@ -86,15 +100,17 @@ def listing(item: dict[str, Any], now: float) -> Iterator[str]:
         yield f"{'':15}{escape(' '.join(reply.split()))}"
 
 
-def _table(*columns: str, numbers: Iterable[str] = ()) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+def table(*columns: str, numbers: Iterable[str] = ()) -> Table:
+    """Return an empty table; the columns named in ``numbers`` are flush right."""
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
     right = frozenset(numbers)
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    return table
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return made
 
 
-def _cells(*values: str) -> list[Text]:
+def cells(*values: str) -> list[Text]:
+    """Return the cells of one row; the values are escaped already."""
     return [Text(value) for value in values]
 
 
@@ -110,15 +126,15 @@ def shown(item: dict[str, Any], header: str, now: float) -> Iterator[RenderableT
     yield Text(
         f"message   {escape(item['id'])}{' ' if flags else ''}{' '.join(flags)}\n"
         f"sender    {_path(item['sender'])}\n"
-        f"arrived   {_moment(item['arrived'])}, {age(now - item['arrived'])} ago, "
+        f"arrived   {moment(item['arrived'])}, {age(now - item['arrived'])} ago, "
         f"{item['octets']} octets\n"
         f"client    {client}{helo} {escape(item['protocol'])}{session}{facts}\n"
     )
-    table = _table("RECIPIENT", "STATE", "TRIES", "NEXT", "LAST REPLY", numbers=("TRIES",))
+    made = table("RECIPIENT", "STATE", "TRIES", "NEXT", "LAST REPLY", numbers=("TRIES",))
     for each in item["recipients"]:
         held = each["state"] == "held"
-        table.add_row(
-            *_cells(
+        made.add_row(
+            *cells(
                 _path(each["recipient"]),
                 each["state"],
                 str(each["attempts"]),
@@ -126,7 +142,7 @@ def shown(item: dict[str, Any], header: str, now: float) -> Iterator[RenderableT
                 escape(" ".join(each["reply"].split())),
             )
         )
-    yield table
+    yield made
     if header:
         yield Text("\n" + "\n".join(map(escape, header.rstrip("\r\n").split("\r\n"))))
 
@@ -146,6 +162,11 @@ def status_page(status: dict[str, Any]) -> Iterator[RenderableType]:
         f"{status['descriptors']} descriptors, the reactor late by at most "
         f"{format_seconds(status['reactor']['late'])} in the last minute"
     )
+    cluster = status["cluster"] or {"alarms": [], "groups": []}
+    for alarm in cluster["alarms"]:
+        yield Text(escape(alarm), style="bold red")
+    for group in cluster["groups"]:
+        yield group_line(group)
     if status["log"]["failures"]:
         log = status["log"]
         text = f"the log could not be written {log['failures']} times, {log['lost']} lines lost"
@@ -161,8 +182,16 @@ def status_page(status: dict[str, Any]) -> Iterator[RenderableType]:
         yield Text("\nlast warnings and errors", style="bold")
     for each in status["problems"][:10]:
         style = "yellow" if each["level"] == "warn" else "red"
-        moment = _moment(each["time"])
-        yield Text(f"{moment} {escape(each['room'])}: {escape(each['text'])}", style=style)
+        when = moment(each["time"])
+        yield Text(f"{when} {escape(each['room'])}: {escape(each['text'])}", style=style)
+
+
+def group_line(group: dict[str, Any]) -> Text:
+    """Return one line on a virtual group."""
+    master = f"Master is {escape(group['master'])}" if group["master"] else "no Master is known"
+    line = Text(f"{escape(group['name'])}: ")
+    line.append(escape(group["role"]), style=_ROLE_STYLES.get(group["role"], ""))
+    return line.append(f" since {moment(group['since'])}, {master}: {escape(group['reason'])}")
 
 
 def _spool_line(status: dict[str, Any]) -> Text:
@@ -184,22 +213,22 @@ def _spool_line(status: dict[str, Any]) -> Text:
 
 def _counts(status: dict[str, Any]) -> Table:
     numbers = ("SINCE START", "/s 1m", "/s 5m", "/s 15m")
-    table = _table("", *numbers, numbers=numbers)
+    made = table("", *numbers, numbers=numbers)
     for words, name in _COUNTS:
         count, rates = status["counters"].get(name, 0), status["rates"].get(name, (0, 0, 0))
-        cells = _cells(words, f"{count:,}", *(f"{rate:.1f}" for rate in rates))
-        table.add_row(*cells, style="red" if name in _BAD and count else None)
-    return table
+        row = cells(words, f"{count:,}", *(f"{rate:.1f}" for rate in rates))
+        made.add_row(*row, style="red" if name in _BAD and count else None)
+    return made
 
 
 def _destinations(status: dict[str, Any]) -> Table:
     numbers = ("RECIPIENTS", "IN FLIGHT", "OLDEST")
-    table = _table("DESTINATION", *numbers, "NEXT", "LAST ERROR", numbers=numbers)
+    made = table("DESTINATION", *numbers, "NEXT", "LAST ERROR", numbers=numbers)
     now = status["now"]
     for each in status["destinations"]:
         oldest = each["oldest"]
-        table.add_row(
-            *_cells(
+        made.add_row(
+            *cells(
                 escape(each["domain"]),
                 str(each["recipients"]),
                 str(each["in_flight"]),
@@ -208,7 +237,7 @@ def _destinations(status: dict[str, Any]) -> Table:
                 escape(" ".join(each["last_error"].split())),
             )
         )
-    return table
+    return made
 
 
 def summary(config: Config, interfaces: Collection[str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailsecure.config.load import defaults, parse_config
 from mailsecure.config.model import Route, RouteKind
-from mailsecure.control import client, command, tables
+from mailsecure.control import asking, client, command, tables
 from mailsecure.control.client import ask
 from mailsecure.control.wire import Kind, Refusal, encode, refused
 from mailsecure.errors import ConfigProblems, Problem
@@ -62,6 +62,7 @@ STATUS = {
     "rates": {"sessions_opened": [1.25, 1.5, 2]},
     "reactor": {"late": 0.004},
     "memory": 89128960,
+    "cluster": None,
     "descriptors": 40,
     "spool": {
         "well": True,
@@ -235,7 +236,7 @@ class CommandTests(SynchronousTestCase):
         self.config.write_text("[node]\nstate = run\n[smtp]\nbroken = 1\n")
         self.asked = []
         self.answers = [("done", {})]
-        self.patch(command, "ask", self.ask)
+        self.patch(asking, "ask", self.ask)
         self.patch(command.time, "time", lambda: NOON)
 
     def ask(self, path, request, arguments, *, timeout):

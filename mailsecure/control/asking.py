@@ -1,0 +1,95 @@
+"""What the commands share: options, the way to the daemon, JSON and pages (no Twisted).
+
+:mod:`.command` and :mod:`.cluster_command` are made of these.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import click
+from rich.console import Console, RenderableType
+
+from ..config.model import Node
+from ..config.reader import read_ini
+from .client import ask
+from .wire import SOCKET_NAME, Kind, Refusal
+
+__all__ = ["Decorated", "asked", "common", "json_text", "outcome_of", "print_json", "print_page"]
+
+CONFIG = Path("/etc/mailsecure.ini")
+_PIPE_WIDTH = 200
+
+#: A function that click makes a command of, or has made one of.
+Decorated: TypeAlias = Callable[..., Any]
+
+
+def common(command: Decorated) -> Decorated:
+    """Add the options that every command takes."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Answer in JSON."),
+        click.option(
+            "-c",
+            "--config",
+            type=click.Path(path_type=Path),
+            default=CONFIG,
+            show_default=True,
+            metavar="FILE",
+            help="The ini file.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def asked(
+    config: Path, request: str, arguments: dict[str, Any], timeout: float = 60.0
+) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Yield the items and the result of a request to the daemon; raises Refusal."""
+    return ask(socket_of(config), request, arguments, timeout=timeout)
+
+
+def outcome_of(
+    config: Path, request: str, arguments: dict[str, Any], timeout: float = 60.0
+) -> dict[str, Any]:
+    """Return the result of a request that has no items."""
+    answer = asked(config, request, arguments, timeout)
+    return next(value for word, value in answer if word == "done")
+
+
+def socket_of(config: Path) -> Path:
+    """Return the control socket of the daemon that ``config`` configures."""
+    try:
+        text = config.read_text("utf-8", "replace")
+    except OSError as problem:
+        raise Refusal(
+            Kind.FORBIDDEN if isinstance(problem, PermissionError) else Kind.ABSENT,
+            f"cannot read {config}: {problem.strerror}",
+            ("It says where the control socket is; name another ini with -c FILE.",),
+        ) from None
+    entry = read_ini(text, str(config)).entries.get(("node", "state"))
+    default = next(each.metadata["default"] for each in fields(Node) if each.name == "state")
+    return config.absolute().parent / (entry.text if entry else default) / SOCKET_NAME
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print a result for programs."""
+    click.echo(json_text(value, indent=2))
+
+
+def json_text(value: dict[str, Any], indent: int | None = None) -> str:
+    """Return JSON that a terminal may see: ASCII, and DEL escaped too."""
+    return json.dumps(value, indent=indent).replace("\x7f", "\\u007f")
+
+
+def print_page(page: Iterable[RenderableType]) -> None:
+    """Print with rich; wide and plain where it is not a terminal."""
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    console = Console(width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    for each in page:
+        console.print(each)

@@ -1,0 +1,116 @@
+"""``mailsecure cluster``: keys, status, and the words by which a role is moved.
+
+``keygen`` works on the key file and needs no daemon; the others ask the running one, like
+every command (:mod:`.command`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..config.reader import read_ini
+from ..units import parse_seconds
+from . import cluster_tables
+from .asking import common, outcome_of, print_json, print_page
+from .lines import escape
+
+__all__ = ["cluster"]
+
+_KEY_FILE = Path("/etc/mailsecure/cluster.key")
+_TIMEOUT = 10.0
+#: What ``status --check`` exits with when a group has no Master, or two.
+_UNWELL = 2
+
+
+@click.group()
+def cluster() -> None:
+    """See and command the cluster of this node."""
+
+
+@cluster.command()
+@click.option("--check", is_flag=True, help="Exit with 2 if a group has no Master, or two.")
+@common
+def status(config: Path, as_json: bool, check: bool) -> int:
+    """Show the nodes, who is Master of what, and who hears whom."""
+    found = outcome_of(config, "cluster.status", {}, timeout=_TIMEOUT)
+    if as_json:
+        print_json(found)
+    else:
+        print_page(cluster_tables.cluster_page(found))
+    unwell = any(not each["master"] or each["two_masters"] for each in found["groups"])
+    return _UNWELL if check and unwell else 0
+
+
+class _Duration(click.ParamType):  # type: ignore[type-arg] # generic since click 8.2
+    """A duration as in the ini."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return the seconds."""
+        try:
+            return parse_seconds(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _moving(verb: str, text: str) -> None:
+    """Define ``cluster resign`` or ``cluster takeover``."""
+
+    def command(config: Path, as_json: bool, group: str, seconds: float) -> None:
+        arguments = {"group": group, "seconds": seconds}
+        found = outcome_of(config, f"cluster.{verb}", arguments, timeout=_TIMEOUT)
+        if as_json:
+            print_json(found)
+        for line in () if as_json else found["lines"]:
+            click.echo(escape(line))
+
+    command.__doc__ = text
+    time = click.option(
+        "--for", "seconds", type=_Duration(), default="10m", show_default=True, help="For how long."
+    )
+    cluster.command(verb)(click.argument("group", default="")(time(common(command))))
+
+
+_moving("resign", "Let another node be Master of GROUP (all groups if none is named).")
+_moving("takeover", "Be Master of GROUP (all groups if none is named), whoever else wants to.")
+
+
+# -- keys
+
+
+@cluster.command()
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option("--add", "step", flag_value="add", help="Add a key that is believed, not used.")
+@click.option("--use-new", "step", flag_value="use", help="Sign with the added key.")
+@click.option("--drop-old", "step", flag_value="drop", help="Remove the key no longer used.")
+@common
+def keygen(config: Path, as_json: bool, file: Path | None, step: str | None) -> None:
+    """Make the cluster's key file, or change its key without a gap.
+
+    FILE is that of [cluster] key_file if it is not named.
+    """
+    # Cryptography takes long to import, and no other command needs it.
+    from .keygen import keep_keys  # noqa: PLC0415
+
+    path = file or _configured(config)
+    ids, lines = keep_keys(path, step or "new")
+    if as_json:
+        print_json({"file": str(path), "keys": ids})
+        return
+    for line in lines:
+        click.echo(line.replace("FILE", escape(str(path))))
+
+
+def _configured(config: Path) -> Path:
+    """Return the key file that the ini names, or the usual one."""
+    try:
+        entry = read_ini(config.read_text("utf-8", "replace"), str(config)).entries.get(
+            ("cluster", "key_file")
+        )
+    except OSError:
+        return _KEY_FILE
+    return config.absolute().parent / entry.text if entry and entry.text else _KEY_FILE
