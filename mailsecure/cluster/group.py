@@ -164,9 +164,14 @@ class VirtualGroup:
         return done
 
     def reconfigure(self, settings: Virtual) -> None:
-        """Take new settings; the addresses and the interface are the same."""
-        self.settings = settings
+        """Take new settings; only the interface must be the same."""
+        before, self.settings = self.settings, settings
         self._lease.seconds = lease_seconds(settings)
+        if settings.addresses != before.addresses:
+            try:
+                self._lease.change(settings.addresses)
+            except LocalFault as fault:
+                self._in_trouble(str(fault))
         self._do(self._election.reconfigure(self._clock.seconds(), election_settings(settings)))
 
     # -- what happens

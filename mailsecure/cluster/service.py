@@ -172,21 +172,33 @@ class ClusterService(Service):
     def _own_address(self) -> tuple[Any, int]:
         """Return our address in the cluster, and the index of the interface."""
         settings, kernel = self._settings, self._parts.kernel
-        six = ":" in parse_place(settings.group, 0)[0]
-        if not settings.interface:
-            return ip_address(settings.address), 0
+        if settings.address:
+            return ip_address(settings.address), self._index_of(settings.address)
         interface = kernel.interface(settings.interface)
         if interface is None:
             raise LocalFault(f"[cluster] interface: there is no interface {settings.interface}")
-        if settings.address:
-            return ip_address(settings.address), interface.index
+        six = ":" in parse_place(settings.group, 0)[0]
         virtual = {each.ip for group in self._config.virtual.values() for each in group.addresses}
         for standing in kernel.addresses(interface.index):
             address = standing.address.ip
-            if (address.version == 6) == six and address not in virtual:
+            fits = (address.version == 6) == six and not address.is_link_local
+            if fits and address not in virtual:
                 return address, interface.index
         family = "IPv6" if six else "IPv4"
         raise LocalFault(f"[cluster] interface: {settings.interface} has no {family} address")
+
+    def _index_of(self, address: str) -> int:
+        """Return the index of the interface of ``[cluster]``, or of that with ``address``."""
+        kernel, named = self._parts.kernel, self._settings.interface
+        for interface in kernel.interfaces():
+            standing = kernel.addresses(interface.index)
+            if interface.name == named or (
+                not named and any(str(each.address.ip) == address for each in standing)
+            ):
+                return interface.index
+        if named:
+            raise LocalFault(f"[cluster] interface: there is no interface {named}")
+        raise LocalFault(f"[cluster] address: {address} is on no interface of this machine")
 
     def _new_group(self, name: str, virtual: Virtual) -> VirtualGroup:
         return VirtualGroup(
@@ -242,7 +254,8 @@ class ClusterService(Service):
         added = {
             name: self._new_group(name, virtual)
             for name, virtual in config.virtual.items()
-            if name not in self._groups or _moved(self._groups[name].settings, virtual)
+            if name not in self._groups
+            or self._groups[name].settings.interface != virtual.interface
         }
         for group in added.values():
             group.check()
@@ -467,10 +480,6 @@ def _ring(config: Config) -> KeyRing:
     if path is None:
         raise LocalFault("[cluster] key_file: the cluster was switched off: that needs a restart")
     return read_keys(path)
-
-
-def _moved(old: Virtual, new: Virtual) -> bool:
-    return (old.addresses, old.interface) != (new.addresses, new.interface)
 
 
 async def _stopped(group: VirtualGroup) -> None:

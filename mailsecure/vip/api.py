@@ -41,6 +41,9 @@ class Kernel(Protocol):
     def may_hold(self) -> str:
         """Return why this process may not hold virtual addresses, or ""."""
 
+    def interfaces(self) -> Sequence[Interface]:
+        """Return all interfaces that are there now."""
+
     def interface(self, name: str) -> Interface | None:
         """Return the interface ``name``, None if there is none now."""
 

@@ -63,6 +63,11 @@ class LinuxKernel:
 
     # -- interfaces
 
+    def interfaces(self) -> Sequence[Interface]:
+        """Return what was last known of all interfaces."""
+        self._open()
+        return tuple(self._known.values())
+
     def interface(self, name: str) -> Interface | None:
         """Return what was last known of ``name``; it is known as soon as it changes."""
         self._open()
@@ -82,17 +87,17 @@ class LinuxKernel:
             # Protocol 0: nothing is received.
             self._packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self._told = _Changes(self._reactor, self._look)
-        self._known = self._interfaces()
+        self._known = self._asked()
 
     def _look(self) -> None:
         """Something changed: find out what, and tell."""
-        before, self._known = self._known, self._interfaces()
+        before, self._known = self._known, self._asked()
         for name in {**before, **self._known}:
             if before.get(name) != self._known.get(name):
                 for each in list(self._watchers):
                     each(name)
 
-    def _interfaces(self) -> dict[str, Interface]:
+    def _asked(self) -> dict[str, Interface]:
         try:
             found = [_interface(link) for link in self._netlink.get_links()]
         except (NetlinkError, OSError) as error:
