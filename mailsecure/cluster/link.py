@@ -1,175 +1,296 @@
-"""One link between two nodes: a TLS connection that carries small messages.
+"""One link: a TLS connection between two nodes, and what is said over it.
 
-A message is a length (4 octets, network order), a kind (1 octet) and at most
-:data:`LONGEST` octets more.  The first in each direction is HELLO; what comes before it, or
-is no message, ends the connection.  :mod:`.links` keeps the links and knows what the end of
-one means.
+Both sides show a certificate of the cluster (:mod:`.certificates`); a peer without one is
+told nothing.  TLS 1.3 only (RFC 8446), nothing is resumed.  Then each says HELLO: its
+name, which must be the one in its certificate and, where we connected, the one we wanted;
+its *instance*, a number drawn at its start, by which a restarted process is told from a
+broken line.  That must all be done within :data:`GREETING`.
 
-Who is at the other end is what its certificate says (:mod:`.certificates`); its HELLO adds
-the incarnation, so that a link of an earlier life is not taken for one of this life.
+Later a PING every few seconds measures the way; a peer that is silent for
+:data:`SILENCE` is dropped, by us or by the kernel (TCP_USER_TIMEOUT, keepalive), whoever
+notices first.  BYE says that a node stops in good order.
+
+:class:`Link` keeps one connection and judges nothing; its :class:`Owner`, :mod:`.links`,
+is told of a link that is up, of a BYE, and of the end, with a word on whose doing it was.
 """
 
 from __future__ import annotations
 
-import json
 import socket
-from enum import IntEnum
-from struct import Struct
-from typing import Any
-from typing import Protocol as Interface
+from contextlib import suppress
+from typing import Any, Protocol
 
-from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IReactorTime
-from twisted.internet.protocol import Protocol, connectionDone
+from cryptography import x509
+from OpenSSL import SSL, crypto
+from twisted.internet.error import ConnectionClosed, ConnectionDone
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHandshakeListener,
+    IOpenSSLClientConnectionCreator,
+    IOpenSSLServerConnectionCreator,
+    IReactorTime,
+)
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from .certificates import named
+from ..errors import RemoteFault
+from .certificates import Identity, node_of
+from .linkframes import Kind, Message, Reader, encode_message
 
-__all__ = ["LONGEST", "Keeper", "Link", "Message"]
+__all__ = ["GREETING", "SILENCE", "Link", "LinkTls", "Owner", "under_tls"]
 
-#: Octets of one message.
-LONGEST = 65536
-#: Seconds until TLS and HELLO must be done; between two pings; until a silent link ends.
-OPENING = 5.0
-PING_INTERVAL = 5.0
-SILENCE = 12.0
-_HEAD = Struct("!IB")
-_MOMENT = Struct("!d")
-# Linux: how long what was sent may go unacknowledged (tcp(7)), in milliseconds.
-_USER_TIMEOUT = 10_000
+#: Seconds for the handshake and the first message together.
+GREETING = 5.0
+#: Seconds after which a peer of whom nothing comes is dropped.
+SILENCE = 10.0
+#: The longest name, version or instance that a peer may have.
+LONGEST_WORD = 64
 
-
-class Message(IntEnum):
-    """The kinds of messages."""
-
-    HELLO = 1
-    PING = 2
-    PONG = 3
-    BYE = 4
+#: Keepalive: after so long, so often, so many times (seconds; tcp(7)).
+_KEEPALIVE = (4, 2, 3)
 
 
-class Keeper(Interface):
-    """What :mod:`.links` is to a link."""
+class Owner(Protocol):
+    """Who keeps links."""
 
     node: str
-    incarnation: int
+    version: str
+    instance: str
 
-    def up(self, link: Link) -> None:
-        """TLS and HELLO are done."""
+    def opened(self, link: Link) -> None:
+        """``link`` is up: both sides have said who they are."""
 
-    def down(self, link: Link) -> None:
-        """The connection has ended; ``link.reason`` says how."""
+    def leaves(self, link: Link) -> None:
+        """The peer said BYE."""
+
+    def closed(self, link: Link, reason: str, ours: bool) -> None:
+        """``link`` has ended; ``ours`` says that we did it."""
+
+
+@implementer(IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator)
+class LinkTls:
+    """Makes TLS connections with one identity, for both sides."""
+
+    def __init__(self, identity: Identity) -> None:
+        context = SSL.Context(SSL.TLS_METHOD)
+        context.set_min_proto_version(SSL.TLS1_3_VERSION)
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        context.set_options(SSL.OP_NO_TICKET)
+        context.use_certificate(identity.certificate)
+        context.use_privatekey(identity.key)
+        store = context.get_cert_store()
+        assert store is not None
+        for authority in identity.authorities:
+            store.add_cert(crypto.X509.from_cryptography(authority))
+        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, None)
+        self._context = context
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
+        """Twisted's question where we connect."""
+        return SSL.Connection(self._context, None)
+
+    def serverConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
+        """Twisted's question where we accept."""
+        return SSL.Connection(self._context, None)
+
+
+def under_tls(link: Link, tls: LinkTls, clock: IReactorTime, addr: Any) -> TwistedProtocol:
+    """Return the protocol that speaks TLS on the wire for ``link``."""
+    factory = TLSMemoryBIOFactory(tls, bool(link.wanted), _One(link), clock)
+    protocol: TwistedProtocol = factory.buildProtocol(addr)
+    return protocol
+
+
+class _One(Factory):
+    noisy = False
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def buildProtocol(self, addr: Any) -> TwistedProtocol:
+        return self._link
 
 
 @implementer(IHandshakeListener)
-class Link(Protocol):
-    """One end; ``ours``: we connected."""
+class Link(TwistedProtocol):
+    """One connection.  ``wanted`` is the node that we connected to, "" where we accepted."""
 
-    #: The TLS connection, a :class:`~twisted.protocols.tls.TLSMemoryBIOProtocol`.
-    transport: Any
-
-    def __init__(self, keeper: Keeper, clock: IReactorTime, ours: bool) -> None:
-        self._keeper = keeper
+    def __init__(self, owner: Owner, clock: IReactorTime, wanted: str = "") -> None:
+        self._owner = owner
         self._clock = clock
-        self.ours = ours
-        self._received = bytearray()
-        self._call: IDelayedCall | None = None
-        self._heard = 0.0
-        #: Who is there, once :attr:`is_up`.
+        self.wanted = wanted
+        #: Where the peer connects from, what its certificate and its HELLO say; "" and
+        #: None before.
+        self.address = ""
         self.node = ""
-        self.incarnation = 0
-        self.is_up = False
-        self.since = 0.0
-        self.round_trip = 0.0
-        #: The other end said that it stops.
-        self.bye = False
-        self.reason = ""
+        self.version = ""
+        self.instance = ""
+        self.certificate: x509.Certificate | None = None
+        #: Seconds that the last PING took, None before.
+        self.round_trip: float | None = None
+        #: When octets came last, and when we pinged last (monotonic).
+        self.heard = clock.seconds()
+        self.pinged = -SILENCE
+        self._pings = 0
+        self._reader = Reader()
+        self._greeting: IDelayedCall | None = None
+        self._ours = ""
+        self._full = False
+        self._ended = False
 
-    # -- life
+    # -- what the owner may do
+
+    def ping(self) -> None:
+        """Measure the way."""
+        self._pings += 1
+        self.pinged = self._clock.seconds()
+        self._say(Message(Kind.PING, {"number": self._pings}))
+
+    def leave(self) -> None:
+        """Say BYE and close."""
+        self._ours = "we stop"
+        self._say(Message(Kind.BYE))
+        self._transport.loseConnection()
+
+    def drop(self, reason: str) -> None:
+        """End at once; the owner is told that it was our doing."""
+        if not self._ours:
+            self._ours = reason
+        self._transport.abortConnection()
+
+    # -- what Twisted tells
+
+    @property
+    def _transport(self) -> Any:
+        return self.transport
 
     def connectionMade(self) -> None:
-        """TCP is there; TLS begins."""
-        tcp = self.transport.transport.getHandle()
-        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT)
-        self.transport.setTcpNoDelay(True)
-        self._call = self._clock.callLater(OPENING, self.end, "it took too long to open")
+        """TCP is connected; TLS begins."""
+        self.address = str(getattr(self._transport.getPeer(), "host", ""))
+        self._greeting = self._clock.callLater(GREETING, self.drop, "no greeting in time")
+        self._transport.registerProducer(self, True)
+        # Where we are under TLS there is a socket below; a string transport has none.
+        _set_options(getattr(self._transport, "transport", None))
 
     def handshakeCompleted(self) -> None:
-        """TLS is there, and the other end's certificate is one of this cluster."""
-        self.node = named(self.transport.getPeerCertificate())
-        said = {"node": self._keeper.node, "incarnation": self._keeper.incarnation}
-        self._send(Message.HELLO, json.dumps(said).encode())
+        """TLS is up, and the peer's certificate one of the cluster's."""
+        certificate = self._transport.getPeerCertificate().to_cryptography()
+        name = node_of(certificate)
+        if self.wanted and name != self.wanted:
+            self.drop(f"its certificate is that of {name}")
+            return
+        self.certificate, self.node = certificate, name
+        owner = self._owner
+        body = {"node": owner.node, "version": owner.version, "instance": owner.instance}
+        self._say(Message(Kind.HELLO, body))
 
-    def end(self, reason: str, after: Message | None = None) -> None:
-        """Close, with ``after`` as the last message."""
-        self.reason = self.reason or reason
-        if after is not None and self.is_up:
-            self._send(after)
-            self.transport.loseConnection()
-        else:
-            self.transport.abortConnection()
+    def dataReceived(self, data: bytes) -> None:
+        """Octets have come out of TLS."""
+        if self._ours:
+            return
+        self.heard = self._clock.seconds()
+        try:
+            for message in self._reader.feed(data):
+                self._hear(message)
+                if self._ours:
+                    return
+        except RemoteFault as fault:
+            self.drop(str(fault))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The end."""
-        if self._call is not None and self._call.active():
-            self._call.cancel()
-        self.reason = self.reason or reason.getErrorMessage()
-        self._keeper.down(self)
+        """The connection has ended."""
+        if self._ended:
+            return
+        self._ended = True
+        self._greeted()
+        self._owner.closed(self, self._ours or _words(reason), bool(self._ours))
+
+    # A peer that does not read gets no PONG: else our buffer grew with its PINGs.
+
+    def pauseProducing(self) -> None:
+        """The transport is full."""
+        self._full = True
+
+    def resumeProducing(self) -> None:
+        """The transport has room."""
+        self._full = False
+
+    def stopProducing(self) -> None:
+        """The transport has ended."""
+        self._full = True
 
     # -- messages
 
-    def _send(self, kind: Message, content: bytes = b"") -> None:
-        self.transport.write(_HEAD.pack(len(content), kind) + content)
+    def _say(self, message: Message) -> None:
+        if not self._full:
+            self._transport.write(encode_message(message))
 
-    def dataReceived(self, data: bytes) -> None:
-        """Take the messages that are whole."""
-        self._received += data
-        while len(self._received) >= _HEAD.size and not self.reason:
-            length, kind = _HEAD.unpack_from(self._received)
-            if length > LONGEST:
-                self.end("it sent no message")
-                return
-            if len(self._received) < _HEAD.size + length:
-                return
-            content = bytes(self._received[_HEAD.size : _HEAD.size + length])
-            del self._received[: _HEAD.size + length]
-            self._take(kind, content)
+    def _hear(self, message: Message) -> None:
+        if not self.instance:
+            self._greet(message)
+        elif message.kind is Kind.PING:
+            self._say(Message(Kind.PONG, message.body))
+        elif message.kind is Kind.PONG:
+            if message.body.get("number") == self._pings:
+                self.round_trip = self.heard - self.pinged
+        elif message.kind is Kind.BYE:
+            self._ours = "it stopped"
+            self._owner.leaves(self)
+            self._transport.loseConnection()
+        else:
+            raise RemoteFault("says hello twice")
 
-    def _take(self, kind: int, content: bytes) -> None:
-        self._heard = self._clock.seconds()
-        if not self.is_up:
-            self._open(kind, content)
-        elif kind == Message.PING:
-            self._send(Message.PONG, content)
-        elif kind == Message.PONG and len(content) == _MOMENT.size:
-            self.round_trip = max(0.0, self._heard - _MOMENT.unpack(content)[0])
-        elif kind == Message.BYE:
-            self.bye = True
-            self.end("it stopped")
-        # What is not known is of a later version, and passed over.
+    def _greet(self, message: Message) -> None:
+        if message.kind is not Kind.HELLO:
+            raise RemoteFault("does not say who it is")
+        words = [_word(message.body, name) for name in ("node", "version", "instance")]
+        if words[0] != self.node:
+            raise RemoteFault(f"says that it is {words[0]}, but its certificate is {self.node}'s")
+        _, self.version, self.instance = words
+        self._greeted()
+        self._owner.opened(self)
 
-    def _open(self, kind: int, content: bytes) -> None:
-        try:
-            said: Any = json.loads(content) if kind == Message.HELLO else None
-            node, incarnation = said["node"], said["incarnation"]
-        except (ValueError, TypeError, KeyError):
-            self.end("it said no hello")
-            return
-        if node != self.node or type(incarnation) is not int:
-            self.end("its certificate is another node's")
-            return
-        self.incarnation = incarnation
-        self.is_up = True
-        self.since = self._heard
-        if self._call is not None:
-            self._call.cancel()
-        self._ping()
-        self._keeper.up(self)
+    def _greeted(self) -> None:
+        greeting, self._greeting = self._greeting, None
+        if greeting is not None and greeting.active():
+            greeting.cancel()
 
-    def _ping(self) -> None:
-        now = self._clock.seconds()
-        if now - self._heard > SILENCE:
-            self.end("it is silent")
-            return
-        self._call = self._clock.callLater(PING_INTERVAL, self._ping)
-        self._send(Message.PING, _MOMENT.pack(now))
+
+def _word(body: dict[str, Any], name: str) -> str:
+    word = body.get(name)
+    if not isinstance(word, str) or not 0 < len(word) <= LONGEST_WORD:
+        raise RemoteFault(f"says hello without its {name}")
+    return word
+
+
+def _set_options(transport: Any) -> None:
+    """Let the kernel drop a silent peer within :data:`SILENCE`."""
+    handle = getattr(transport, "getHandle", lambda: None)()
+    if not isinstance(handle, socket.socket):
+        return
+    idle, every, count = _KEEPALIVE
+    with suppress(OSError):
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, every)
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, count)
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(SILENCE * 1000))
+
+
+def _words(reason: Failure) -> str:
+    """Return the reason of an end in a few words."""
+    error = reason.value
+    if isinstance(error, SSL.Error):
+        details = error.args[0] if error.args and isinstance(error.args[0], list) else []
+        said = [each[-1] for each in details if each and each[-1]]
+        return f"TLS: {said[0] if said else 'broken off'}"
+    if isinstance(error, ConnectionDone):
+        return "closed by the peer"
+    if isinstance(error, ConnectionClosed):
+        cause = error.args[0] if error.args else ""
+        return f"lost: {cause}" if cause else "lost"
+    return str(error)

@@ -1,17 +1,27 @@
-"""The links to all other nodes: kept up, and their ends understood.
+"""Links: one connection to each node of the cluster, by whose end a death is noticed.
 
-When a process dies, its kernel closes its connections, and whoever was connected knows it
-within a millisecond; no advertisement has to be missed for that (design decision 8).  But
-a connection also ends when somebody forges a reset, or a firewall forgets it.  So the end
-of a link moves nothing by itself.  It is *verified*: we connect again.  Refused, there is
-no process any more: ``gone`` is called.  Answered, the node lives, and this is the new
-link.  No answer: then we cannot tell, and the master down interval decides.
+When a process ends, however it ends, its kernel closes its connections at once, while
+hellos only cease; so a link's end is the earliest word of a death (design decision 8).
+It is only a word: :mod:`.verify` asks at the node's own port, and only a refusal there
+calls ``gone``.  Whoever resets a link therefore moves nothing.
 
-A dying process' sockets are closed one after another, so a connection may still be made
-and be reset a moment later; that is tried again a few times.
+*Who connects.*  The node with the smaller name; the other accepts.  So two nodes never
+connect crosswise.  A link that fails is made again after 0.1 s, then twice that, up to
+5 s; :meth:`Links.nudge` does not wait.
 
-One link a pair is enough: the node whose name comes first connects.  :mod:`.service` says
-who there is (:meth:`Links.wanted`).
+*A second link of the same node* replaces the first, for a node makes another only when
+its end of the first is gone.  That is no death: either it is the same process, or a new
+one already runs, whose hellos the elections hear.  ``gone`` means that *no* process of
+the node runs; where a new one has come before we could ask, it is not called.
+
+*A refusal that was wrong.*  Where a process was said to be gone, and the same instance of
+it comes back, something on the way answers in its name; its refusals are not believed
+again.
+
+*Rotation of keys.*  :meth:`Links.rekey` takes the ring from then on; a link that only a
+removed key vouches for is dropped, and made again with a key that is in the ring.
+
+:mod:`.service` says which nodes are there (:meth:`Links.wanted`) and takes the news.
 """
 
 from __future__ import annotations
@@ -21,348 +31,431 @@ from dataclasses import dataclass
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet import error
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, execute, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.interfaces import IAddress, IDelayedCall
-from twisted.internet.protocol import ClientFactory, ServerFactory, connectionDone
+from twisted.internet.protocol import ClientFactory
+from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from ..background import background
+from .. import __version__
+from ..background import Periodic, background
 from ..errors import LocalFault
 from ..world import World
-from .certificates import LinkTls
+from .certificates import SEED_OCTETS, Identity, issuer_of, make_identity
 from .keys import KeyRing
-from .link import Link, Message
+from .link import GREETING, SILENCE, Link, LinkTls, under_tls
+from .linkdoor import HALF_OPEN, Door
+from .verify import Verdict, Verification
 
-__all__ = ["LinkState", "Links"]
+__all__ = ["LinkState", "Links", "Place"]
 
 _log = Logger(namespace="cluster")
 
-#: Connections of strangers that may be about to open at once.
-MOST_OPENING = 64
-#: How long an attempt may take, and the waits between attempts to verify an end (seconds).
-ATTEMPT = 0.5
-AGAIN = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1)
-#: The least and the longest wait before a link is tried anew.
-SHORTEST, LONGEST = 0.1, 5.0
-#: How long a farewell may take.
-FAREWELL = 1.0
-
+#: An address and a port.
 Place = tuple[str, int]
+
+PING_INTERVAL = 5.0
+LOOK_INTERVAL = 1.0
+FIRST_DELAY = 0.1
+LONGEST_DELAY = 5.0
+#: A link that stood so long was a good one: the next attempt is not delayed.
+GOOD = 10.0
+#: How long peers may take to read our BYE.
+LAST_WORDS = 0.5
+INSTANCE_BITS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class LinkState:
-    """A link as status shows it; ``since`` is how long ago it went up, in seconds."""
+    """What status shows of the link to one node.
+
+    ``since``: seconds that it is up, or down.  ``round_trip``: seconds, None before the
+    first PING has come back.  ``connects``: how often it came up; ``failures``: attempts
+    that failed, and links that ended otherwise than by us or a BYE; ``reason``: why the
+    last one did, or "".
+    """
 
     up: bool
     since: float
-    round_trip: float
+    round_trip: float | None
     connects: int
+    failures: int
     reason: str
+    version: str
 
 
 class _Peer:
-    """One node that should have a link."""
+    """What is known of one node."""
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
+    __slots__ = (
+        "believed",
+        "buried",
+        "connector",
+        "connects",
+        "delay",
+        "failures",
+        "link",
+        "place",
+        "reason",
+        "retry",
+        "since",
+        "verification",
+        "version",
+    )
+
+    def __init__(self, now: float) -> None:
+        #: Where it is; None where membership does not know it.
+        self.place: Place | None = None
         self.link: Link | None = None
-        self.work: Deferred[None] | None = None
-        self.call: IDelayedCall | None = None
-        self.wait = SHORTEST
+        #: The attempt to connect, the next one, and what is waited before the one after.
+        self.connector: Any = None
+        self.retry: IDelayedCall | None = None
+        self.delay = FIRST_DELAY
+        self.verification: Verification | None = None
+        #: The instance that was said to be gone; whether its refusals are to be believed.
+        self.buried = ""
+        self.believed = True
+        self.since = now
         self.connects = 0
+        self.failures = 0
         self.reason = ""
+        self.version = ""
 
 
 class Links(Service):
-    """See the module's text.
-
-    ``gone(node)`` is called when a node's process has ended, ``left(node)`` when it said
-    that it stops.
-    """
+    """See the module's text.  ``gone(node)``: its process ended; ``left(node)``: stopped."""
 
     name = "links"
+    version = __version__
 
     def __init__(
         self,
         world: World,
         node: str,
-        incarnation: int,
         ring: KeyRing,
-        place: Place,
+        address: str,
+        port: int,
         gone: Callable[[str], None],
         left: Callable[[str], None],
     ) -> None:
         self._world = world
         self.clock = world.clock
         self.node = node
-        self.incarnation = incarnation
-        self._tls = LinkTls(ring, node)
-        self._place = place
+        self._ring = ring
+        self._address = address
+        self._port_number = port
         self._gone = gone
         self._left = left
-        self._port: Any = None
+        self.instance = f"{world.rng.getrandbits(INSTANCE_BITS):016x}"
         self._peers: dict[str, _Peer] = {}
-        #: Every connection there is, up or not.
-        self._links: set[Link] = set()
+        self._port: Any = None
         self._stopping = False
+        self._look = Periodic(self.clock, LOOK_INTERVAL, "the look at the links", self._look_at)
 
     # -- life
 
-    async def bind(self) -> None:
-        """Listen; LocalFault says why not."""
-        host, port = self._place
-        factory = TLSMemoryBIOFactory(self._tls, False, _Listening(self))
-        factory.noisy = False
+    def bind(self) -> Deferred[None]:
+        """Make our certificate and take links; fails with LocalFault."""
+        return execute(self._bind)
+
+    def _bind(self) -> None:
+        self._identity = self._make_identity()
+        self._tls = LinkTls(self._identity)
+        self._door = Door(self, self.clock, self._tls, self._is_peer)
         try:
-            self._port = self._world.reactor.listenTCP(port, factory, interface=host)
-        except error.CannotListenError as failure:
-            reason = getattr(failure.socketError, "strerror", None) or failure.socketError
-            raise LocalFault(
-                f"[cluster] link_listen: cannot listen on {host} port {port}: {reason}"
-            ) from None
+            self._port = self._world.reactor.listenTCP(
+                self._port_number, self._door, HALF_OPEN, self._address
+            )
+        except CannotListenError as error:
+            reason = getattr(error.socketError, "strerror", None) or error.socketError
+            where = f"{self._address} port {self._port_number}"
+            raise LocalFault(f"cannot take links at {where}: {reason}") from None
+        self._look.start()
+
+    def _make_identity(self) -> Identity:
+        seed = self._world.rng.getrandbits(8 * SEED_OCTETS).to_bytes(SEED_OCTETS)
+        return make_identity(self.node, self._ring, seed)
+
+    @property
+    def port(self) -> int:
+        """The port where links are taken."""
+        number: int = self._port.getHost().port
+        return number
+
+    @property
+    def turned_away(self) -> int:
+        """Connections that never showed that they are a node's."""
+        return self._door.turned_away
 
     def stopService(self) -> Deferred[None]:
-        """Say goodbye and close everything."""
+        """Say BYE to everybody; the Deferred fires when all is closed."""
         super().stopService()
         return background("closing the links", self._stop())
 
     async def _stop(self) -> None:
+        if self._port is None or self._stopping:
+            return
         self._stopping = True
-        if self._port is not None:
-            await maybeDeferred(self._port.stopListening)
+        self._look.stop()
         for peer in self._peers.values():
-            _cancel(peer.call)
-            if peer.work is not None:
-                peer.work.cancel()
-        for link in list(self._links):
-            link.end("we stop", after=Message.BYE)
-        ends = self.clock.seconds() + FAREWELL
-        while self._links and self.clock.seconds() < ends:
-            await deferLater(self.clock, 0.01)
-        for link in list(self._links):
-            link.end("we stop")
-
-    def rekey(self, ring: KeyRing) -> None:
-        """Believe in ``ring`` from the next link on; those that are up stay."""
-        self._tls.rekey(ring)
-
-    # -- who there is
-
-    def wanted(self, places: Mapping[str, Place]) -> None:
-        """Keep links to these nodes, where they take them."""
-        for node in [node for node in self._peers if node not in places]:
-            peer = self._peers.pop(node)
-            _cancel(peer.call)
+            self._rest(peer)
             if peer.link is not None:
-                peer.link.end("the node is forgotten")
-        for node, place in places.items():
-            peer = self._peers.setdefault(node, _Peer(place))
-            peer.place = place
-            if peer.link is None and peer.work is None and peer.call is None:
-                self._later(node, peer, 0.0)
+                peer.link.leave()
+        self._door.close()
+        deadline = self.clock.seconds() + LAST_WORDS
+        while self._linked() and self.clock.seconds() < deadline:
+            await deferLater(self.clock, 0.01)
+        # Until now somebody listened: nobody shall take our leaving for a death.
+        await maybeDeferred(self._port.stopListening)
+        for peer in self._peers.values():
+            if peer.link is not None:
+                peer.link.drop("we stop")
 
-    def hurry(self, node: str) -> None:
-        """Try the link to ``node`` soon: it was heard anew."""
-        peer = self._peers.get(node)
-        if peer is not None and peer.call is not None:
-            _cancel(peer.call)
-            self._later(node, peer, 0.0)
+    def _linked(self) -> bool:
+        return any(peer.link is not None for peer in self._peers.values())
 
-    def snapshot(self) -> dict[str, LinkState]:
-        """Return how each link is, by node."""
-        now = self.clock.seconds()
-        return {node: _state(peer, now) for node, peer in self._peers.items()}
+    # -- what the cluster tells
 
-    # -- keeping them up
-
-    def _later(self, node: str, peer: _Peer, delay: float) -> None:
-        if self.node < node and not self._stopping:
-            peer.call = self.clock.callLater(delay, self._try, node, peer)
-
-    def _try(self, node: str, peer: _Peer) -> None:
-        peer.call = None
-        if peer.link is None and peer.work is None:
-            peer.work = background(f"the link to {node}", self._attempt(node, peer))
-
-    async def _attempt(self, node: str, peer: _Peer) -> None:
-        try:
-            await self._connect(peer)
-        finally:
-            peer.work = None
-            if peer.link is None:
-                peer.wait = min(2 * peer.wait, LONGEST)
-                self._later(node, peer, peer.wait)
-
-    async def _connect(self, peer: _Peer) -> str:
-        """Connect once; return "up", "refused", "reset" or "silent"."""
-        factory = _Connecting(self)
-        host, port = peer.place
-        connector = self._world.reactor.connectTCP(
-            host,
-            port,
-            TLSMemoryBIOFactory(self._tls, True, factory),
-            timeout=ATTEMPT,
-            bindAddress=(self._place[0], 0),
-        )
-        late = self.clock.callLater(ATTEMPT, factory.over, "silent")
-        try:
-            outcome = await factory.outcome
-        finally:
-            _cancel(late)
-        if outcome == "silent":
-            connector.disconnect()
-        peer.reason = peer.reason if outcome == "up" else outcome
-        return outcome
-
-    # -- what becomes of them
-
-    def adopt(self, link: Link) -> bool:
-        """Take a new connection into the books; False: there are too many."""
-        if sum(not each.is_up for each in self._links) >= MOST_OPENING:
-            return False
-        self._links.add(link)
-        return True
-
-    def up(self, link: Link) -> None:
-        """A link opened: it is the link to its node, unless there is a better one."""
-        peer = self._peers.get(link.node)
-        if peer is None or link.node == self.node:
-            # Its hello has not been heard yet; it will try again.
-            link.end("not known yet")
-            return
-        old = peer.link
-        if (
-            old is not None
-            and old.incarnation == link.incarnation
-            and _better(old, link, self.node)
-        ):
-            link.end("there is one already")
-            return
-        peer.link = link
-        peer.connects += 1
-        peer.wait = SHORTEST
-        _cancel(peer.call)
-        peer.call = None
-        if old is not None:
-            old.end("there is a newer one")
-        _log.debug("link to {node} is up", node=link.node)
-
-    def down(self, link: Link) -> None:
-        """A connection ended."""
-        self._links.discard(link)
-        peer = self._peers.get(link.node) if link.is_up else None
-        if peer is None or peer.link is not link:
-            return
-        peer.link = None
-        peer.reason = link.reason
+    def wanted(self, peers: Mapping[str, Place]) -> None:
+        """Keep links to ``peers``, node → where it takes them, and to no others."""
         if self._stopping:
             return
-        if link.bye:
-            self._left(link.node)
-            self._later(link.node, peer, LONGEST)
-            return
-        _log.info("link to {node} ended: {reason}", node=link.node, reason=link.reason)
-        if peer.work is None:
-            peer.work = background(f"verifying {link.node}", self._verify(link.node, peer))
-
-    async def _verify(self, node: str, peer: _Peer) -> None:
-        """Find out whether the process of ``node`` has ended."""
-        outcome = ""
-        try:
-            for delay in AGAIN:
-                await deferLater(self.clock, delay)
-                if peer.link is not None:
-                    return
-                outcome = await self._connect(peer)
-                if outcome != "reset":
-                    break
-            if outcome == "refused":
-                self._gone(node)
-        finally:
-            peer.work = None
+        for node, place in peers.items():
+            peer = self._peer(node)
+            if peer.place != place:
+                peer.place = place
+                self.nudge(node)
+        for node in [node for node in self._peers if node not in peers]:
+            peer = self._peers[node]
+            peer.place = None
+            self._rest(peer)
             if peer.link is None:
-                self._later(node, peer, peer.wait)
+                del self._peers[node]
+
+    def nudge(self, node: str) -> None:
+        """``node`` has come, or come back: connect now if it is ours to connect."""
+        peer = self._peers.get(node)
+        if peer is None or self._stopping:
+            return
+        peer.delay = FIRST_DELAY
+        if peer.link is None and peer.connector is None:
+            self._dial(node, peer)
+
+    def rekey(self, ring: KeyRing) -> None:
+        """Take another ring of keys."""
+        if ring == self._ring:
+            return
+        self._ring = ring
+        self._identity = self._make_identity()
+        self._tls = self._door.tls = LinkTls(self._identity)
+        for peer in self._peers.values():
+            if peer.link is not None and not self._vouched_for(peer.link):
+                peer.link.drop("its key was removed")
+
+    def snapshot(self) -> dict[str, LinkState]:
+        """Return the state of each link, by node."""
+        now = self.clock.seconds()
+        return {
+            node: LinkState(
+                peer.link is not None,
+                now - peer.since,
+                peer.link.round_trip if peer.link is not None else None,
+                peer.connects,
+                peer.failures,
+                peer.reason,
+                peer.version,
+            )
+            for node, peer in sorted(self._peers.items())
+        }
+
+    def _peer(self, node: str) -> _Peer:
+        peer = self._peers.get(node)
+        if peer is None:
+            peer = self._peers[node] = _Peer(self.clock.seconds())
+        return peer
+
+    def _is_peer(self, address: str) -> bool:
+        return any(peer.place and peer.place[0] == address for peer in self._peers.values())
+
+    def _vouched_for(self, link: Link) -> bool:
+        certificate = link.certificate
+        return certificate is not None and issuer_of(certificate, self._identity.authorities)
+
+    # -- connecting
+
+    def _dial(self, node: str, peer: _Peer) -> None:
+        if peer.retry is not None:
+            if peer.retry.active():
+                peer.retry.cancel()
+            peer.retry = None
+        if peer.place is None or node < self.node or self._stopping:
+            return
+        host, port = peer.place
+        dial = _Dial(self, node, self._tls)
+        peer.connector = self._world.reactor.connectTCP(
+            host, port, dial, GREETING, (self._address, 0)
+        )
+
+    def dial_failed(self, node: str, reason: str) -> None:
+        """An attempt to connect has failed."""
+        peer = self._peers.get(node)
+        if peer is None or self._stopping:
+            return
+        peer.connector = None
+        self._failed(node, peer, reason)
+
+    def _failed(self, node: str, peer: _Peer, reason: str) -> None:
+        peer.failures += 1
+        if reason != peer.reason:
+            peer.reason = reason
+            _log.info("{node}: no link: {reason}", node=node, reason=reason)
+        self._again(node, peer)
+
+    def _again(self, node: str, peer: _Peer) -> None:
+        """Connect after a while."""
+        if peer.place is None or node < self.node or self._stopping or peer.retry is not None:
+            return
+        peer.retry = self.clock.callLater(peer.delay, self._dial, node, peer)
+        peer.delay = min(2 * peer.delay, LONGEST_DELAY)
+
+    def _rest(self, peer: _Peer) -> None:
+        """Neither connect nor verify."""
+        if peer.retry is not None:
+            peer.retry.cancel()
+            peer.retry = None
+        if peer.verification is not None:
+            peer.verification.cancel()
+            peer.verification = None
+        connector, peer.connector = peer.connector, None
+        if connector is not None and peer.link is None:
+            connector.disconnect()
+
+    # -- what links tell
+
+    def opened(self, link: Link) -> None:
+        """A link is up."""
+        self._door.through(link)
+        trouble = self._trouble(link)
+        if trouble:
+            link.drop(trouble)
+            return
+        peer, now = self._peer(link.node), self.clock.seconds()
+        old, peer.link = peer.link, link
+        if old is not None:
+            old.drop("replaced by a new link")
+        if peer.verification is not None:
+            peer.verification.cancel()
+            peer.verification = None
+        if link.instance == peer.buried:
+            peer.believed = False
+            _log.warn(
+                "{node}: was said to be gone and is not: its refusals are not believed again",
+                node=link.node,
+            )
+        elif peer.buried:
+            peer.buried, peer.believed = "", True
+        peer.since, peer.version = now, link.version
+        peer.connects += 1
+        _log.info("{node}: linked", node=link.node)
+        link.ping()
+
+    def _trouble(self, link: Link) -> str:
+        if self._stopping:
+            return "we stop"
+        if link.node == self.node:
+            return "it has our own name"
+        if not link.wanted and self.node < link.node:
+            return "it is for us to connect"
+        return "" if self._vouched_for(link) else "its key was removed"
+
+    def leaves(self, link: Link) -> None:
+        """A peer stops in good order."""
+        peer = self._peers.get(link.node)
+        if peer is not None and peer.link is link:
+            self._left(link.node)
+
+    def closed(self, link: Link, reason: str, ours: bool) -> None:
+        """A connection has ended."""
+        node = link.wanted or link.node
+        peer = self._peers.get(node)
+        if peer is None or peer.link is not link:
+            self._closed_early(link, node, peer, reason)
+            return
+        now = self.clock.seconds()
+        if now - peer.since >= GOOD:
+            peer.delay = FIRST_DELAY
+        peer.link = peer.connector = None
+        peer.since = now
+        if self._stopping:
+            return
+        _log.info("{node}: link ended: {reason}", node=node, reason=reason)
+        peer.reason = reason
+        if not ours:
+            peer.failures += 1
+            self._verify(node, peer, link.instance)
+        self._again(node, peer)
+        if peer.place is None and peer.verification is None:
+            del self._peers[node]
+
+    def _closed_early(self, link: Link, node: str, peer: _Peer | None, reason: str) -> None:
+        """A connection has ended that was no link, or none any more."""
+        if not link.wanted:
+            if not link.instance:
+                self._door.closed(link, link.address, reason)
+        elif peer is not None and peer.link is None and peer.connector is not None:
+            self.dial_failed(node, reason)
+
+    # -- deaths
+
+    def _verify(self, node: str, peer: _Peer, instance: str) -> None:
+        if peer.place is None:
+            return
+
+        def judged(verdict: Verdict) -> None:
+            peer.verification = None
+            if verdict is not Verdict.GONE:
+                _log.info("{node}: link ended, but it is not gone", node=node)
+            elif peer.believed:
+                peer.buried = instance
+                self._gone(node)
+
+        peer.verification = Verification(self._world, peer.place, self._address, judged)
+        peer.verification.start()
+
+    # -- looking after them
+
+    def _look_at(self) -> None:
+        """Ping, and drop who is silent; without consequences for the elections."""
+        now = self.clock.seconds()
+        for peer in list(self._peers.values()):
+            link = peer.link
+            if link is None:
+                continue
+            if now - link.heard >= SILENCE:
+                link.drop("silent")
+            elif now - link.pinged >= PING_INTERVAL:
+                link.ping()
 
 
-class _Listening(ServerFactory):
-    """Makes the links that others open."""
+class _Dial(ClientFactory):
+    """One attempt to connect."""
 
     noisy = False
 
-    def __init__(self, links: Links) -> None:
+    def __init__(self, links: Links, node: str, tls: LinkTls) -> None:
         self._links = links
+        self._node = node
+        self._tls = tls
 
-    def buildProtocol(self, addr: IAddress | None) -> Link | None:
-        """Twisted's question for each connection."""
-        link = Link(self._links, self._links.clock, ours=False)
-        return link if self._links.adopt(link) else None
-
-
-class _Attempt(Link):
-    """A link that we open; ``over`` is told how that ends."""
-
-    def __init__(self, links: Links, over: Callable[[str], None]) -> None:
-        super().__init__(links, links.clock, ours=True)
-        self._over = over
-
-    def _open(self, kind: int, content: bytes) -> None:
-        super()._open(kind, content)
-        if self.is_up:
-            self._over("up")
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The end."""
-        super().connectionLost(reason)
-        self._over("reset")
-
-
-class _Connecting(ClientFactory):
-    """One attempt; ``outcome`` fires with how it ended, as :meth:`Links._connect` says."""
-
-    noisy = False
-
-    def __init__(self, links: Links) -> None:
-        self._links = links
-        self.outcome: Deferred[str] = Deferred()
-        self._known = False
-
-    def buildProtocol(self, addr: IAddress | None) -> _Attempt | None:
-        """Twisted's question when TCP is there."""
-        link = _Attempt(self._links, self.over)
-        return link if self._links.adopt(link) else None
+    def buildProtocol(self, addr: IAddress | None) -> TwistedProtocol:
+        link = Link(self._links, self._links.clock, self._node)
+        return under_tls(link, self._tls, self._links.clock, addr)
 
     def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
-        """TCP did not come to be."""
-        self.over("refused" if reason.check(error.ConnectionRefusedError) else "silent")
-
-    def over(self, outcome: str) -> None:
-        """Take the first word."""
-        if not self._known:
-            self._known = True
-            self.outcome.callback(outcome)
-
-
-def _better(old: Link, new: Link, node: str) -> bool:
-    """Say whether ``old`` is kept: of two, that which the node of the lesser name opened."""
-
-    def first(link: Link) -> bool:
-        return link.ours == (node < link.node)
-
-    return first(old) and not first(new)
-
-
-def _state(peer: _Peer, now: float) -> LinkState:
-    link = peer.link
-    if link is None:
-        return LinkState(False, 0.0, 0.0, peer.connects, peer.reason)
-    return LinkState(True, now - link.since, link.round_trip, peer.connects, peer.reason)
-
-
-def _cancel(call: IDelayedCall | None) -> None:
-    if call is not None and call.active():
-        call.cancel()
+        refused = reason.check(Refused)
+        text = "refused" if refused else reason.getErrorMessage()
+        self._links.dial_failed(self._node, text)
