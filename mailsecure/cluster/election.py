@@ -199,7 +199,9 @@ class Election:
         if said.priority == RESIGNED:
             return (Advertise(ours),)
         if said.priority > ours or (said.priority == ours and _higher(said.address, self._address)):
-            return self._yield(now, said, f"{said.node} has the higher rank")
+            effects = self._yield(now, said, f"{said.node} has the higher rank")
+            self._better_until = now + OVERDUE * said.interval
+            return effects
         if not said.deaf:
             self._deaf = None
         elif self._deaf_for(now, said) > master_down_interval(ours, self._settings.interval):
@@ -217,7 +219,6 @@ class Election:
     def _yield(self, now: float, said: Advertisement, reason: str) -> Effects:
         effects = (DropAddresses(0.0), *self._to_backup(now, reason))
         self._follow(now, said, self.effective_priority(now))
-        self._better_until = now + OVERDUE * said.interval
         return effects
 
     def gone(self, now: float, node: str, view: View) -> Effects:

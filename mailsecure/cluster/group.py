@@ -12,7 +12,7 @@ part of each hello.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -181,17 +181,18 @@ class VirtualGroup:
         for said in hello.groups:
             if said.name != self.name:
                 continue
-            priority = said.priority
+            view, priority = self._view(), said.priority
             if said.role is not Role.MASTER:
                 if self._election.master != hello.node:
                     return
-                # The datagram by which it resigned was lost.
-                priority = RESIGNED
+                # It resigned and we missed it, or it yielded to another, who may have the
+                # first word.
+                view, priority = replace(view, heir=False), RESIGNED
             elif priority != RESIGNED and self._dropping is not None:
                 self._drop_now()
             advertisement = Advertisement(hello.node, hello.address, priority, said.interval, deaf)
             now = self._clock.seconds()
-            self._do(self._election.advertisement(now, advertisement, self._view()))
+            self._do(self._election.advertisement(now, advertisement, view))
             return
 
     def gone(self, node: str) -> None:

@@ -46,7 +46,7 @@ from .links import Links
 from .membership import Accepted, Membership
 from .notify import Notices
 from .report import report
-from .values import Fitness, Hello, Role, View
+from .values import Fitness, GroupHello, Hello, Role, View
 from .watch import Watch
 
 __all__ = ["ClusterParts", "ClusterService"]
@@ -56,7 +56,7 @@ _log = Logger(namespace="cluster")
 #: Unscheduled answers keep these parts of an interval between them and the last hello.
 ANSWER_DISTANCE = 1 / 16
 GREETING_DISTANCE = 1 / 8
-#: An advertisement that the election's timer wants is not said twice within this part.
+#: What was said so shortly before (a part of an interval) is not said again.
 SAID_JUST_NOW = 1 / 10
 #: How often interfaces and fitness are looked at besides, and for how long a node must
 #: have been well again to be Master by its priority.
@@ -98,7 +98,7 @@ class ClusterService(Service):
         self._groups: dict[str, VirtualGroup] = {}
         self._started = self._clock.seconds()
         self._said = -math.inf
-        self._saying = False
+        self._said_of_groups: tuple[GroupHello, ...] = ()
         self._call: IDelayedCall | None = None
         self._resigned_until: dict[str, float] = {}
         self._claimed_until: dict[str, float] = {}
@@ -277,18 +277,16 @@ class ClusterService(Service):
     # -- saying hello
 
     def _say(self, asks: bool = False) -> None:
-        """Say hello now."""
-        if self._saying:
+        """Say hello now, unless the same was said just now."""
+        now = self._clock.seconds()
+        groups = tuple(group.hello() for group in self._groups.values())
+        just_now = now - self._said < SAID_JUST_NOW * self.interval
+        if just_now and groups == self._said_of_groups and not asks:
             return
-        self._saying = True
-        try:
-            now = self._clock.seconds()
-            self._said = now
-            hello = self._hello(now, self.membership.next_sequence(now), asks)
-            self._casting.send(encode(hello, self._ring.keys[0]))
-            self.hellos_sent += 1
-        finally:
-            self._saying = False
+        self._said, self._said_of_groups = now, groups
+        hello = self._hello(now, self.membership.next_sequence(now), asks)
+        self._casting.send(encode(hello, self._ring.keys[0]))
+        self.hellos_sent += 1
         self._next(self.interval)
 
     def hello_now(self) -> Hello:

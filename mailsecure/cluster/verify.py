@@ -13,7 +13,7 @@ has ended differs in one thing: nobody listens at its address any more, so its k
 A connection that is made and then closed says nothing: a kernel that buries a process
 closes its sockets one after another, and may take a connection just before the listening
 socket's turn; so does a process that has too many connections.  Therefore attempts are
-repeated, quickly at first.  A lost SYN is not waited for: the next attempt sends another.
+repeated: the first few at once when one is closed, then at intervals.  A lost SYN is not waited for: the next attempt sends another.
 
 Not every refusal is a death: a firewall rule that answers with a reset or with "port
 unreachable" looks the same.  :mod:`.links` does not believe a refusal again that was shown
@@ -39,6 +39,8 @@ __all__ = ["DEADLINE", "Verdict", "Verification"]
 #: When attempts are made, in seconds after the start, and when the verdict is due.
 ATTEMPTS = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3)
 DEADLINE = 0.5
+#: How many attempts that were closed are followed by another at once.
+AT_ONCE = 3
 
 
 class Verdict(Enum):
@@ -66,6 +68,7 @@ class Verification:
         self._connectors: list[Any] = []
         #: How many attempts stand connected.
         self._standing = 0
+        self._at_once = AT_ONCE
 
     def start(self) -> None:
         """Make the first attempt at once."""
@@ -114,6 +117,9 @@ class Verification:
     def closed(self) -> None:
         """An attempt was accepted, and has been closed."""
         self._standing -= 1
+        if self._at_once and self._done is not None:
+            self._at_once -= 1
+            self._attempt()
 
     def failed(self, reason: Failure) -> None:
         """An attempt was not accepted."""
