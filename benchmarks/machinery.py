@@ -1,0 +1,3 @@
+"""placeholder"""
+from pathlib import Path
+def main(directory: Path, quick: bool) -> None: ...
