@@ -1,0 +1,63 @@
+"""Our balancer alone, to be measured: ``python -m benchmarks.spliced PORT BACKEND...``.
+
+The door, the picker and the splicer on the reactor that the daemon runs on, with the
+collector tamed as there.  No header goes to the backends: they are sinks that know none,
+and the balancers beside which it is measured send none either.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import sys
+from typing import Any
+
+from twisted.internet import reactor
+
+from mailsecure.balancer.accepting import Door
+from mailsecure.balancer.relaying import Ending, Failing, Session
+from mailsecure.balancer.splice import Address, Patience, Splicer
+from mailsecure.daemon.clock import use_monotonic_time
+from mailsecure.daemon.collector import tame
+from mailsecure.daemon.privileges import raise_descriptor_limit
+
+
+class Director:
+    """Sends each client to the next backend."""
+
+    def __init__(self, splicer: Splicer, backends: list[Address]) -> None:
+        self.splicer = splicer
+        self.backends = itertools.cycle(backends)
+
+    def arrived(self, client: int, address: tuple[Any, ...], here: tuple[Any, ...]) -> None:
+        self.splicer.splice(client, next(self.backends), b"", self)
+
+    def opened(self, session: Session) -> None:
+        pass
+
+    def failed(self, session: Session, client: int, why: Failing) -> None:
+        socket.close(client)
+        print("failed:", why.value, flush=True)
+
+    def ended(self, session: Session, why: Ending) -> None:
+        pass
+
+
+def main() -> None:
+    port, *backends = map(int, sys.argv[1:])
+    use_monotonic_time(reactor)
+    raise_descriptor_limit()
+    wire = socket.create_server(("127.0.0.1", port), backlog=4096)
+    wire.setblocking(False)
+    splicer = Splicer(reactor, reactor, Patience())
+    splicer.start()
+    director = Director(
+        splicer, [(socket.AF_INET, ("127.0.0.1", backend)) for backend in backends]
+    )
+    Door(wire, splicer, reactor, director.arrived).open()
+    tame()
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main()
