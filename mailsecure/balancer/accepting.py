@@ -27,9 +27,8 @@ __all__ = ["Arrived", "Door"]
 
 _log = Logger(namespace="balancer")
 
-#: Connections taken in one go.
-AT_ONCE = 64
 REST = 0.5
+_STREAM = int(socket.SOCK_STREAM)
 #: Wants of ours, not of the client that happens to be next.
 _SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -44,6 +43,7 @@ class Door:
         self, wire: socket.socket, splicer: Splicer, clock: IReactorTime, arrived: Arrived
     ) -> None:
         self._wire = wire
+        self._family = int(wire.family)
         self._splicer = splicer
         self._clock = clock
         self._arrived = arrived
@@ -65,24 +65,27 @@ class Door:
         self._wire.close()
 
     def ready(self, event: int) -> None:
-        """Take what waits."""
-        for _ in range(AT_ONCE):
-            try:
-                wire, client = self._wire.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in _SCARCE:
-                    self._rest(error)
-                    return
-                continue
-            try:
-                here = wire.getsockname()
-            except OSError:
-                wire.close()
-                continue
-            wire.setblocking(False)
-            self._arrived(wire.detach(), client, here)
+        """Take one connection; the kernel tells again while others wait.
+
+        To ask for the next one at once would mostly be answered with an exception.
+        """
+        try:
+            # As socket.accept, less two conversions to enums.
+            descriptor, client = self._wire._accept()  # type: ignore[attr-defined]
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno in _SCARCE:
+                self._rest(error)
+            return
+        wire = socket.SocketType(self._family, _STREAM, 0, descriptor)
+        try:
+            here = wire.getsockname()
+        except OSError:
+            wire.close()
+            return
+        wire.setblocking(False)
+        self._arrived(wire.detach(), client, here)
 
     def _rest(self, error: OSError) -> None:
         reason = os.strerror(error.errno or 0)

@@ -45,6 +45,8 @@ _GONE = select.EPOLLHUP | select.EPOLLERR
 _LAST = select.EPOLLRDHUP | _GONE
 _READABLE = _IN | _LAST
 _SPLICE_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK if hasattr(os, "splice") else 0
+# Looked up once: they are called for every event.
+_read, _write = os.read, os.write
 #: Our own want of descriptors, ports or memory says nothing of the peer.
 _OURS = {
     errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EAGAIN,
@@ -139,7 +141,7 @@ class End:
 
     __slots__ = (
         "bulk", "eof", "fd", "held", "in_pipe", "octets", "other", "outward", "pipe", "session",
-        "stuck",
+        "simple", "stuck",
     )  # fmt: skip
 
     other: End
@@ -147,6 +149,8 @@ class End:
     def __init__(self, fd: int, session: Session) -> None:
         self.fd = fd
         self.session = session
+        #: The event that says that octets have come, and nothing else; see :meth:`settle`.
+        self.simple = -1
         #: Octets read from this end so far.
         self.octets = 0
         #: Whether what was read waits for the other end to take it: in the pipe, or held.
@@ -162,6 +166,19 @@ class End:
 
     def ready(self, event: int) -> None:
         """Do what the state of the session asks for."""
+        if event == self.simple:
+            # Nearly every event of a session of SMTP; :meth:`move` would do the same.
+            try:
+                data = _read(self.fd, CHUNK)
+            except OSError as error:
+                self.could_not_read(error)
+                return
+            if not data:
+                self.ended()
+            elif self.pass_on(data) and len(data) == CHUNK:
+                self.bulk = True
+                self.move(event)
+            return
         session = self.session
         if session.state is _RELAYING:
             if event & (_OUT | _GONE) and self.other.stuck:
@@ -176,6 +193,18 @@ class End:
         elif session.state is not _OVER:
             session.advance(event)
 
+    def settle(self) -> None:
+        """Note which event, from now on, says that octets have come and nothing else."""
+        if self.eof or self.stuck or self.bulk or self.other.stuck:
+            self.simple = -1
+        else:
+            self.simple = _IN | _OUT if self.outward else _IN
+
+    def could_not_read(self, error: OSError) -> None:
+        """Nothing is there, after all, or the connection is lost."""
+        if error.errno != errno.EAGAIN:
+            self.session.over(self.lost)
+
     @property
     def lost(self) -> Ending:
         """What it means that this end is gone."""
@@ -189,11 +218,9 @@ class End:
                 if not again:
                     return
             try:
-                data = os.read(self.fd, CHUNK)
-            except BlockingIOError:
-                return
-            except OSError:
-                self.session.over(self.lost)
+                data = _read(self.fd, CHUNK)
+            except OSError as error:
+                self.could_not_read(error)
                 return
             if not data:
                 self.ended()
@@ -202,6 +229,7 @@ class End:
                 return
             if len(data) == CHUNK:
                 self.bulk = True
+                self.settle()
             elif not event & _LAST:
                 return
 
@@ -209,24 +237,28 @@ class End:
         """Write what was read; say whether all of it went."""
         session = self.session
         session.seen = session.splicer.now
-        self.octets += len(data)
+        size = len(data)
+        self.octets += size
+        other = self.other
         try:
-            sent = os.write(self.other.fd, data)
+            sent = _write(other.fd, data)
         except BlockingIOError:
             sent = 0
         except OSError:
-            session.over(self.other.lost)
+            session.over(other.lost)
             return False
-        if sent < len(data):
-            self.held = data[sent:]
-            self.wait()
-            return False
-        return True
+        if sent == size:
+            return True
+        self.held = data[sent:]
+        self.wait()
+        return False
 
     def wait(self) -> None:
         """Read no more before the other end has taken what it did not take now."""
         self.stuck = True
         other = self.other
+        self.settle()
+        other.settle()
         if not other.outward:
             other.outward = True
             self.session.splicer.modify(other)
@@ -260,6 +292,7 @@ class End:
                 return False
             if got < CHUNK:
                 self.bulk = False
+                self.settle()
                 return True
         splicer.modify(self)
         return False
@@ -303,11 +336,9 @@ class End:
         splicer = session.splicer
         while splicer.budget > 0:
             try:
-                data = os.read(self.fd, PIECE)
-            except BlockingIOError:
-                return False
-            except OSError:
-                session.over(self.lost)
+                data = _read(self.fd, PIECE)
+            except OSError as error:
+                self.could_not_read(error)
                 return False
             if not data:
                 self.ended()
@@ -317,6 +348,7 @@ class End:
                 return False
             if len(data) < CHUNK:
                 self.bulk = False
+                self.settle()
                 return True
         splicer.modify(self)
         return False
@@ -340,12 +372,15 @@ class End:
                 return
         session.seen = session.splicer.now
         self.stuck = False
+        self.settle()
+        self.other.settle()
         # What came meanwhile has had its event.
         self.move(_LAST)
 
     def ended(self) -> None:
         """Nothing more comes from this end; pass that on too."""
         self.eof = True
+        self.simple = -1
         session = self.session
         other = self.other
         if other.eof:
@@ -391,7 +426,7 @@ class Session:
         if self.state is _CONNECTING and not self._send_header():
             return
         try:
-            data = os.read(self.peer.fd, CHUNK)
+            data = _read(self.peer.fd, CHUNK)
         except BlockingIOError:
             return
         except OSError as error:
@@ -428,6 +463,8 @@ class Session:
 
     def _relay(self, data: bytes, event: int) -> None:
         self.state = _RELAYING
+        self.client.settle()
+        self.peer.settle()
         self.splicer.relays(self)
         self._caller.opened(self)
         if self.peer.pass_on(data) and (event & _LAST or len(data) == CHUNK):

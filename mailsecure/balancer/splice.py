@@ -52,9 +52,14 @@ SWEEP = 0.1
 IDLE_SWEEPS = 10
 
 _INTEREST = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
+# SocketType is socket.socket without its Python part; plain numbers spare it the enums.
+_UNIX, _INET, _TCP = int(socket.AF_UNIX), int(socket.AF_INET), int(socket.IPPROTO_TCP)
+_STREAM, _STREAM_NOW = int(socket.SOCK_STREAM), socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+_NODELAY = int(socket.TCP_NODELAY)
+_UNDER_WAY = (errno.EINPROGRESS, 0)
 
 #: Family and address of a peer, as the socket module takes them; numeric, never a name.
-Address = tuple[socket.AddressFamily, tuple[Any, ...] | str]
+Address = tuple[int, tuple[Any, ...] | str]
 
 
 class Watched(Protocol):
@@ -205,7 +210,7 @@ class Splicer:
 
     def end_writing(self, end: End) -> None:
         """Close our half."""
-        wire = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, end.fd)
+        wire = socket.SocketType(_INET, _STREAM, 0, end.fd)
         try:
             wire.shutdown(socket.SHUT_WR)
         finally:
@@ -316,13 +321,13 @@ def _overdue(line: dict[Session, float], now: float) -> list[Session]:
 def _connect(address: Address) -> int:
     """Return a socket that connects, or has connected; OSError if it cannot."""
     family, where = address
-    wire = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    wire = socket.SocketType(family, _STREAM_NOW)
     try:
-        if family != socket.AF_UNIX:
+        if family != _UNIX:
             # A reply must not wait for the acknowledgement of the one before it.
-            wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            wire.setsockopt(_TCP, _NODELAY, 1)
         refusal = wire.connect_ex(where)
-        if refusal not in (0, errno.EINPROGRESS):
+        if refusal not in _UNDER_WAY:
             raise OSError(refusal, os.strerror(refusal))
     except OSError:
         wire.close()
