@@ -76,12 +76,14 @@ def settled(server: Server) -> int:
 class Clients:
     """Idle sessions, in processes of their own."""
 
+    script = CLIENT
+
     def __init__(self) -> None:
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def connect(self, server: Server, sessions: int) -> None:
         """Open so many more sessions; raise SystemExit if the server does not take them."""
-        command = [sys.executable, "-c", CLIENT, str(server.port), str(sessions)]
+        command = [sys.executable, "-c", self.script, str(server.port), str(sessions)]
         command.append(str(len(self.processes) + 1))
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.processes.append(process)

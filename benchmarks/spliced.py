@@ -51,9 +51,7 @@ def main() -> None:
     wire.setblocking(False)
     splicer = Splicer(reactor, reactor, Patience())
     splicer.start()
-    director = Director(
-        splicer, [(socket.AF_INET, ("127.0.0.1", backend)) for backend in backends]
-    )
+    director = Director(splicer, [(socket.AF_INET, ("127.0.0.1", backend)) for backend in backends])
     Door(wire, splicer, reactor, director.arrived).open()
     tame()
     reactor.run()
