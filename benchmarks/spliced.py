@@ -7,7 +7,6 @@ and the balancers beside which it is measured send none either.
 
 from __future__ import annotations
 
-import itertools
 import socket
 import sys
 from typing import Any
@@ -15,8 +14,10 @@ from typing import Any
 from twisted.internet import reactor
 
 from mailsecure.balancer.accepting import Door
-from mailsecure.balancer.relaying import Ending, Failing, Session
+from mailsecure.balancer.picker import Picker
+from mailsecure.balancer.session import Session
 from mailsecure.balancer.splice import Address, Patience, Splicer
+from mailsecure.balancer.values import Ending, Failing
 from mailsecure.daemon.clock import use_monotonic_time
 from mailsecure.daemon.collector import tame
 from mailsecure.daemon.privileges import raise_descriptor_limit
@@ -27,10 +28,15 @@ class Director:
 
     def __init__(self, splicer: Splicer, backends: list[Address]) -> None:
         self.splicer = splicer
-        self.backends = itertools.cycle(backends)
+        self.backends = {str(number): each for number, each in enumerate(backends)}
+        self.picker = Picker()
+        for name in self.backends:
+            self.picker.join(name, 100, splicer.now)
 
     def arrived(self, client: int, address: tuple[Any, ...], here: tuple[Any, ...]) -> None:
-        self.splicer.splice(client, next(self.backends), b"", self)
+        name = self.picker.pick(self.splicer.now)
+        assert name is not None
+        self.splicer.splice(client, self.backends[name], b"", self, name)
 
     def opened(self, session: Session) -> None:
         pass
@@ -40,7 +46,7 @@ class Director:
         print("failed:", why.value, flush=True)
 
     def ended(self, session: Session, why: Ending) -> None:
-        pass
+        self.picker.closed(str(session.tag))
 
 
 def main() -> None:

@@ -1,23 +1,21 @@
-"""One spliced session: two sockets, and the octets between them.
-
-**Its life.**  *Connecting*: to the peer, then the header (PROXY) is sent.  *Awaiting*: the
-peer's first octet, because a server speaks first in SMTP, and a peer that accepts without
-speaking is no use.  *Relaying*: octets both ways until both sides have ended.  Before the
-first octet nothing of the client is read, so it has lost nothing when that peer fails:
-:meth:`Caller.failed` gets its socket back and tries another.
+"""One end of a spliced session: what is read here goes to the other end.
 
 **How octets move.**  A chunk is read and written at once: two calls to the kernel, and no
 buffer of ours.  Where a chunk fills :data:`CHUNK`, more is there, and ``os.splice`` moves
 it from socket to socket through a pipe, without copying; where that cannot be, it is
-copied.  What the other side does not take at once is kept, in the pipe or as a few octets,
-and nothing more is read from the source until it is gone: back-pressure, in both
+copied.  What the other end does not take at once is kept, in the pipe or as a few octets,
+and nothing more is read from this one until it is gone: back-pressure, in both
 directions, with a bound of one pipe or one piece for each.
 
 The end of one side is passed on as the end of one side (half-close), and only then, when
 all that it had sent is out.
 
-Sessions are made and woken by :class:`.splice.Splicer`, whose rules for edges they keep:
-read until a short read or EAGAIN, and never believe an event, only what the call says.
+**Edges.**  The epoll tells of a change once.  So an end reads until a short read or EAGAIN
+says that nothing is left, and after a full pipe or a used-up budget it looks again
+whether it was told or not.  It never believes an event, only what the call says.
+
+:class:`.session.Session` has two of these; this module is long because all of it works on
+the same few fields, and they are touched at every event.
 """
 
 from __future__ import annotations
@@ -25,12 +23,15 @@ from __future__ import annotations
 import errno
 import os
 import select
-from enum import Enum
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from .pipes import Pipe, PipePool
+from .pipes import Pipe
+from .values import Ending, Stage
 
-__all__ = ["CHUNK", "Caller", "End", "Ending", "Failing", "Owner", "Session", "failing"]
+if TYPE_CHECKING:
+    from .session import Session
+
+__all__ = ["CHUNK", "LAST", "End"]
 
 #: A read of so much means that more is there.
 CHUNK = 8192
@@ -42,98 +43,12 @@ _IN = select.EPOLLIN
 _OUT = select.EPOLLOUT
 _GONE = select.EPOLLHUP | select.EPOLLERR
 #: With one of these a short read does not mean that nothing follows: an end may.
-_LAST = select.EPOLLRDHUP | _GONE
-_READABLE = _IN | _LAST
+LAST = select.EPOLLRDHUP | _GONE
+_READABLE = _IN | LAST
 _SPLICE_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK if hasattr(os, "splice") else 0
 # Looked up once: they are called for every event.
 _read, _write = os.read, os.write
-#: Our own want of descriptors, ports or memory says nothing of the peer.
-_OURS = {
-    errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EAGAIN,
-    errno.EPERM, errno.EACCES, errno.EAFNOSUPPORT,
-}  # fmt: skip
-
-
-class Failing(Enum):
-    """Why a peer did not take a session; the client knows nothing of it."""
-
-    REFUSED = "refused"
-    UNREACHABLE = "unreachable"
-    TIMED_OUT = "no connection in time"
-    SILENT = "no greeting in time"
-    RESET = "reset before the greeting"
-    CLOSED = "closed before the greeting"
-    UNWILLING = "greeted with a refusal"
-    #: Not the peer's fault: no descriptors, ports or memory here.
-    OURS = "no resources here"
-
-
-class Ending(Enum):
-    """Why a session that was relayed ended."""
-
-    DONE = "done"
-    CLIENT_LOST = "client lost"
-    PEER_LOST = "peer lost"
-    IDLE = "idle for too long"
-    STOPPED = "stopped"
-    BROKEN = "internal error"
-
-
-class Caller(Protocol):
-    """Who asked for a session.  Exactly one of ``failed`` and ``ended`` comes, at its end.
-
-    All three may be called before :meth:`splice.Splicer.splice` returns; ``session.tag`` is what
-    was given to it.
-    """
-
-    def opened(self, session: Session) -> None:
-        """The peer greets; from here on the client is its."""
-
-    def failed(self, session: Session, client: int, why: Failing) -> None:
-        """The peer does not; the client's socket is the caller's again, nothing read from it."""
-
-    def ended(self, session: Session, why: Ending) -> None:
-        """Both sockets are closed."""
-
-
-class Owner(Protocol):
-    """What a session needs of the splicer that it is in."""
-
-    #: Monotonic seconds, as of this turn.
-    now: float
-    #: Octets of bulk that may still be moved in this turn.
-    budget: int
-    zero_copy: bool
-    greeting: bytes
-    pipes: PipePool
-
-    def modify(self, end: End) -> None:
-        """Tell what is of interest of an end; if there is something now, tell again."""
-
-    def awaits(self, session: Session) -> None:
-        """It has connected."""
-
-    def relays(self, session: Session) -> None:
-        """The peer has greeted."""
-
-    def forget(self, session: Session) -> None:
-        """It is over; its descriptors are about to be closed."""
-
-    def end_writing(self, end: End) -> None:
-        """Close one half: say that nothing more comes to this end.  OSError if it is gone."""
-
-    def cannot_splice(self) -> None:
-        """The kernel refuses to splice: copy from now on."""
-
-
-class _State(Enum):
-    CONNECTING = 0
-    AWAITING = 1
-    RELAYING = 2
-    OVER = 3
-
-
-_CONNECTING, _AWAITING, _RELAYING, _OVER = _State
+_RELAYING, _OVER = Stage.RELAYING, Stage.OVER
 
 
 class End:
@@ -230,7 +145,7 @@ class End:
             if len(data) == CHUNK:
                 self.bulk = True
                 self.settle()
-            elif not event & _LAST:
+            elif not event & LAST:
                 return
 
     def pass_on(self, data: bytes) -> bool:
@@ -375,7 +290,7 @@ class End:
         self.settle()
         self.other.settle()
         # What came meanwhile has had its event.
-        self.move(_LAST)
+        self.move(LAST)
 
     def ended(self) -> None:
         """Nothing more comes from this end; pass that on too."""
@@ -390,126 +305,3 @@ class End:
             session.splicer.end_writing(other)
         except OSError:
             session.over(other.lost)
-
-
-class Session:
-    """One client and one peer."""
-
-    __slots__ = ("_caller", "_header", "client", "peer", "seen", "splicer", "state", "tag")
-
-    def __init__(
-        self, splicer: Owner, client: int, peer: int, header: bytes, caller: Caller, tag: object
-    ) -> None:
-        self.splicer = splicer
-        self.client = End(client, self)
-        self.peer = End(peer, self)
-        self.client.other, self.peer.other = self.peer, self.client
-        self.state = _CONNECTING
-        self._header = header
-        self._caller = caller
-        #: When octets last moved; before that, when the state began.
-        self.seen = splicer.now
-        self.tag = tag
-
-    @property
-    def octets(self) -> tuple[int, int]:
-        """How many came from the client, and from the peer."""
-        return self.client.octets, self.peer.octets
-
-    @property
-    def half_closed(self) -> bool:
-        """Whether one side has ended."""
-        return self.client.eof or self.peer.eof
-
-    def advance(self, event: int) -> None:
-        """Connected, or greeted, or not: whatever the socket to the peer says."""
-        if self.state is _CONNECTING and not self._send_header():
-            return
-        try:
-            data = _read(self.peer.fd, CHUNK)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self.fail(failing(error))
-            return
-        if not data:
-            self.fail(Failing.CLOSED)
-        elif not data.startswith(self.splicer.greeting):
-            self.fail(Failing.UNWILLING)
-        else:
-            self._relay(data, event)
-
-    def connected(self) -> None:
-        """Send the header if the connection stands already; else an event will come."""
-        self._send_header()
-
-    def _send_header(self) -> bool:
-        if self._header:
-            try:
-                sent = os.write(self.peer.fd, self._header)
-            except BlockingIOError:
-                return False
-            except OSError as error:
-                self.fail(failing(error))
-                return False
-            if sent < len(self._header):
-                # A new socket takes a few hundred octets; this one is not well.
-                self.fail(Failing.RESET)
-                return False
-            self._header = b""
-        self.state = _AWAITING
-        self.splicer.awaits(self)
-        return True
-
-    def _relay(self, data: bytes, event: int) -> None:
-        self.state = _RELAYING
-        self.client.settle()
-        self.peer.settle()
-        self.splicer.relays(self)
-        self._caller.opened(self)
-        if self.peer.pass_on(data) and (event & _LAST or len(data) == CHUNK):
-            self.peer.move(event)
-
-    def fail(self, why: Failing) -> None:
-        """Close the socket to the peer; hand the client back."""
-        if self.state is _OVER:
-            return
-        self.state = _OVER
-        self.splicer.forget(self)
-        if self.peer.fd >= 0:
-            os.close(self.peer.fd)
-        client, self.client.fd, self.peer.fd = self.client.fd, -1, -1
-        caller = self._caller
-        self._untie()
-        caller.failed(self, client, why)
-
-    def over(self, why: Ending) -> None:
-        """Close both sockets."""
-        if self.state is _OVER:
-            return
-        self.state = _OVER
-        self.splicer.forget(self)
-        for end in (self.client, self.peer):
-            end.give_back()
-            os.close(end.fd)
-            end.fd = -1
-            end.held = b""
-        caller = self._caller
-        self._untie()
-        caller.ended(self, why)
-
-    def _untie(self) -> None:
-        """Leave no circle: the collector rarely comes by."""
-        for end in (self.client, self.peer):
-            del end.other, end.session
-
-
-def failing(error: OSError) -> Failing:
-    """Say what an error of the socket to a peer means."""
-    if error.errno == errno.ECONNREFUSED:
-        return Failing.REFUSED
-    if error.errno in (errno.ECONNRESET, errno.EPIPE):
-        return Failing.RESET
-    if error.errno in _OURS:
-        return Failing.OURS
-    return Failing.UNREACHABLE

@@ -36,7 +36,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .pipes import PipePool
-from .relaying import Caller, End, Ending, Failing, Session, failing
+from .relaying import End
+from .session import Caller, Session
+from .values import Ending, Failing, failing
 
 __all__ = ["Address", "Patience", "Splicer", "Watched"]
 
@@ -148,7 +150,7 @@ class Splicer:
     ) -> Session:
         """Try to have the peer at ``address`` serve the client on the descriptor ``client``.
 
-        ``header`` goes to the peer first.  See :class:`.relaying.Caller` for what follows.
+        ``header`` goes to the peer first.  See :class:`.session.Caller` for what follows.
         """
         self.now = self._clock.seconds()
         session = Session(self, client, -1, header, caller, tag)

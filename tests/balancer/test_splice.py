@@ -22,8 +22,9 @@ from twisted.trial.unittest import TestCase
 from mailsecure.balancer import relaying, splice
 from mailsecure.balancer.accepting import Door
 from mailsecure.balancer.pipes import PipePool
-from mailsecure.balancer.relaying import Ending, Failing, Session
+from mailsecure.balancer.session import Session
 from mailsecure.balancer.splice import Patience, Splicer
+from mailsecure.balancer.values import Ending, Failing
 
 LOOP = ("127.0.0.1", 0)
 HEADER = b"\r\n\r\n\0\r\nQUIT\n" + bytes(40)
