@@ -48,7 +48,7 @@ _READABLE = _IN | LAST
 _SPLICE_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK if hasattr(os, "splice") else 0
 # Looked up once: they are called for every event.
 _read, _write = os.read, os.write
-_RELAYING, _OVER = Stage.RELAYING, Stage.OVER
+_RELAYING = Stage.RELAYING
 
 
 class End:
@@ -92,6 +92,7 @@ class End:
                 self.ended()
             elif self.pass_on(data) and len(data) == CHUNK:
                 self.bulk = True
+                self.settle()
                 self.move(event)
             return
         session = self.session
@@ -105,7 +106,7 @@ class End:
                     session.over(self.lost)
             elif event & _READABLE and not self.stuck:
                 self.move(event)
-        elif session.state is not _OVER:
+        else:
             session.advance(event)
 
     def settle(self) -> None:
@@ -276,7 +277,7 @@ class End:
                 return
         else:
             try:
-                sent = os.write(self.other.fd, self.held)
+                sent = _write(self.other.fd, self.held)
             except BlockingIOError:
                 return
             except OSError:

@@ -146,7 +146,9 @@ class Session:
         self.peer.settle()
         self.splicer.relays(self)
         self._caller.opened(self)
-        if self.peer.pass_on(data) and (event & LAST or len(data) == CHUNK):
+        if self.state is not _RELAYING or not self.peer.pass_on(data):
+            return
+        if event & LAST or len(data) == CHUNK:
             self.peer.move(event)
 
     def fail(self, why: Failing) -> None:

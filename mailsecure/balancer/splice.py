@@ -89,7 +89,7 @@ class Patience:
 class Splicer:
     """All spliced sessions.  ``reactor`` needs addReader and removeReader.
 
-    ``greeting`` is what a peer's first octets must be, else it counts as failed: "2" of
+    ``greeting`` is what a peer's first octet must be, else it counts as failed: the 2 of
     220 (RFC 5321 §4.2).  A 421 of an overloaded peer thus never reaches a client that
     another could serve.
     """
@@ -142,7 +142,8 @@ class Splicer:
         self._reactor.removeReader(self)
         self._epoll.close()
         self._epoll = None
-        self._watched.clear()
+        # In place: a turn may be under way.
+        self._watched[:] = [None] * len(self._watched)
         self.pipes.close()
 
     def splice(

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import resource
+import select
 import socket
 import struct
 import time
@@ -16,7 +17,9 @@ from unittest import mock
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from mailsecure.balancer import relaying, splice
@@ -628,8 +631,10 @@ class LifeTests(SpliceCase):
         await self.session()
         _, descriptor = self.client()
         self.splicer.splice(descriptor, self.address(), HEADER, self.log)
+        self.assertEqual(self.splicer.logPrefix(), "splicer")
+        self.splicer.connectionLost(Failure(ConnectionDone()))
         self.splicer.stop()
-        self.splicer.stop()
+        self.splicer.unwatch(3)
         self.assertEqual(self.log.endings, [Ending.STOPPED, Ending.STOPPED])
         self.assertEqual(self.splicer.fileno(), -1)
 
@@ -684,10 +689,31 @@ class LifeTests(SpliceCase):
             waiting.peer.ready(event)
         (await self.accepted()).send(BANNER)
         await self.until(lambda: len(self.log.opened_ones) == 2)
+        peer.shutdown(socket.SHUT_WR)
+        for _ in range(2):
+            # An end that nobody announced, and then an event of no meaning.
+            session.peer.ready(1)
+        self.assertTrue(session.half_closed)
         waiting.over(Ending.STOPPED)
         waiting.over(Ending.DONE)
         waiting.fail(Failing.RESET)
         self.assertEqual((self.log.endings, self.log.failures), ([Ending.STOPPED], []))
+
+    @asynchronous
+    async def test_ends_another(self) -> None:
+        """A session that was ended by another's caller in the same turn is left alone."""
+        pairs = [await self.session() for _ in range(20)]
+        sessions = list(self.log.opened_ones)
+
+        def all_of_them(*_: object) -> None:
+            while sessions:
+                sessions.pop().over(Ending.STOPPED)
+
+        with mock.patch.object(Log, "ended", side_effect=all_of_them):
+            for client, peer in pairs:
+                client.close()
+                peer.close()
+            await self.until(lambda: self.splicer.sessions == 0)
 
     @asynchronous
     async def test_small(self) -> None:
@@ -706,6 +732,157 @@ class LifeTests(SpliceCase):
             if "/mailsecure/" in each.traceback[0].filename
         )
         self.assertLess(grown / 100, 1000)
+
+
+class MomentTests(SpliceCase):
+    """What happens at the worst moment: calls to the kernel that fail there."""
+
+    def failing_write(self, *errors: OSError | int | None) -> Any:
+        """Let the next writes raise, or take so many octets only, or do as always."""
+        planned = list(errors)
+
+        def write(descriptor: int, data: bytes) -> int:
+            plan = planned.pop(0) if planned else None
+            if isinstance(plan, OSError):
+                raise plan
+            return os.write(descriptor, data if plan is None else data[:plan])
+
+        return mock.patch.object(relaying, "_write", side_effect=write)
+
+    @asynchronous
+    async def test_not_taken_at_once(self) -> None:
+        """A few octets that are taken in several goes arrive in order."""
+        client, peer = await self.session()
+        with self.failing_write(BlockingIOError(), 2, BlockingIOError(), 3) as write:
+            client.send(b"EHLO me\r\n")
+            await self.until(lambda: write.call_count == 2)
+            session = self.log.opened_ones[0]
+            self.assertTrue(session.client.stuck)
+            for _ in range(3):
+                session.peer.ready(select.EPOLLOUT)
+            self.assertFalse(session.client.stuck)
+        client.send(b"more")
+        await self.expect(peer, b"EHLO me\r\nmore")
+
+    @asynchronous
+    async def test_lost_while_writing(self) -> None:
+        """The other side goes between our read and our write, at once or later."""
+        client, _ = await self.session()
+        with self.failing_write(BrokenPipeError()):
+            client.send(b"x")
+            await self.until(lambda: self.log.endings)
+        client, peer = await self.session()
+        with self.failing_write(BlockingIOError(), BrokenPipeError()):
+            peer.send(b"x")
+            await self.until(lambda: len(self.log.endings) == 2)
+        self.assertEqual(self.log.endings, [Ending.PEER_LOST, Ending.CLIENT_LOST])
+
+    @asynchronous
+    async def test_lost_while_splicing(self) -> None:
+        """The same in bulk: reading, and writing."""
+        lost = ConnectionResetError(errno.ECONNRESET, "reset")
+        for place, results in enumerate(([lost], [5000, lost])):
+            client, _ = await self.session()
+            with mock.patch("os.splice", side_effect=results):
+                client.send(bytes(100_000))
+                await self.until(lambda place=place: len(self.log.endings) > place)
+            self.assertEqual(self.splicer.pipes.lent, 0)
+        self.assertEqual(self.log.endings, [Ending.CLIENT_LOST, Ending.PEER_LOST])
+
+    @asynchronous
+    async def test_lost_while_copying(self) -> None:
+        """And where it is copied."""
+        self.splicer.zero_copy = False
+        client, peer = await self.session()
+        client.send(bytes(100_000))
+        reset(client)
+        await self.until(lambda: self.log.endings)
+        client, peer = await self.session()
+        for _ in range(300):
+            with contextlib.suppress(BlockingIOError):
+                client.send(bytes(1 << 20))
+            await deferLater(reactor, 0)
+        reset(peer)
+        await self.until(lambda: len(self.log.endings) == 2)
+        self.assertEqual(self.log.endings[1], Ending.PEER_LOST)
+
+    @asynchronous
+    async def test_gone_at_the_end(self) -> None:
+        """An end cannot be passed on to who is gone already."""
+        _, peer = await self.session()
+        with mock.patch.object(self.splicer, "end_writing", side_effect=OSError(107, "gone")):
+            peer.shutdown(socket.SHUT_WR)
+            await self.until(lambda: self.log.endings)
+        self.assertEqual(self.log.endings, [Ending.CLIENT_LOST])
+
+    @asynchronous
+    async def test_header_refused(self) -> None:
+        """The connection breaks while the header is sent."""
+        _, descriptor = self.client()
+        with mock.patch("os.write", side_effect=ConnectionResetError(104, "reset")):
+            self.splicer.splice(descriptor, self.address(), HEADER, self.log)
+        self.assertEqual(self.log.failures, [Failing.RESET])
+
+    @asynchronous
+    async def test_no_header(self) -> None:
+        """A peer that wants none gets none."""
+        client, descriptor = self.client()
+        self.splicer.splice(descriptor, self.address(), b"", self.log)
+        peer = await self.accepted()
+        peer.send(BANNER)
+        await self.expect(client, BANNER)
+        client.send(b"EHLO")
+        await self.expect(peer, b"EHLO")
+
+    @asynchronous
+    async def test_lost_behind_the_greeting(self) -> None:
+        """The client goes while the peer's long banner comes."""
+        client, descriptor = self.client()
+        self.splicer.splice(descriptor, self.address(), HEADER, self.log)
+        peer = await self.accepted()
+        with self.failing_write(None, BrokenPipeError()):
+            peer.send(b"2" * 8192 + b"more")
+            await self.until(lambda: self.log.endings)
+        self.assertEqual(self.log.endings, [Ending.CLIENT_LOST])
+        client.close()
+
+    @asynchronous
+    async def test_connects_late(self) -> None:
+        """Events before the connection stands change nothing."""
+        client, descriptor = self.client()
+        with mock.patch("os.write", side_effect=BlockingIOError):
+            session = self.splicer.splice(descriptor, self.address(), HEADER, self.log)
+            session.peer.ready(select.EPOLLOUT)
+        peer = await self.accepted()
+        peer.send(BANNER)
+        await self.expect(peer, HEADER)
+        await self.expect(client, BANNER)
+
+    @asynchronous
+    async def test_ended_when_opened(self) -> None:
+        """A caller that ends the session, or stops everything, when it hears of it."""
+        for act in (
+            lambda session: session.over(Ending.STOPPED),
+            lambda session: self.splicer.stop(),
+        ):
+            with mock.patch.object(Log, "opened", side_effect=act):
+                client, descriptor = self.client()
+                self.splicer.splice(descriptor, self.address(), HEADER, self.log)
+                (await self.accepted()).send(BANNER)
+                await self.end_of(client)
+        self.assertEqual(self.log.endings, [Ending.STOPPED] * 2)
+
+    @asynchronous
+    async def test_much_greeting(self) -> None:
+        """A banner of many lines, with the end behind it."""
+        client, descriptor = self.client()
+        self.splicer.splice(descriptor, self.address(), HEADER, self.log)
+        peer = await self.accepted()
+        banner = b"220-" + bytes(50_000) + b"\r\n220 peer\r\n"
+        peer.send(banner)
+        peer.close()
+        await self.expect(client, banner)
+        await self.end_of(client)
 
 
 class DoorTests(SpliceCase):
@@ -760,6 +937,23 @@ class DoorTests(SpliceCase):
         with self.without(errno.EMFILE):
             self.door.ready(1)
         self.door.close()
+
+    @asynchronous
+    async def test_arrival_goes_wrong(self) -> None:
+        """An exception over one connection does not close the door."""
+        self.door.open()
+        with mock.patch.object(self.door, "_arrived", side_effect=self.fault):
+            self.wires.append(socket.create_connection(self.front.getsockname()))
+            await self.until(lambda: self.flushLoggedErrors(ZeroDivisionError))
+        self.wires.append(socket.create_connection(self.front.getsockname()))
+        await self.until(lambda: self.arrivals)
+        os.close(self.arrivals[0][0])
+        self.door.close()
+
+    def fault(self, descriptor: int, *_: object) -> None:
+        """Raise."""
+        os.close(descriptor)
+        raise ZeroDivisionError
 
     @asynchronous
     async def test_gone_again(self) -> None:
