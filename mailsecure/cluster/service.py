@@ -352,6 +352,9 @@ class ClusterService(Service):
             self.links.wanted(self.membership.places())
             self.links.nudge(hello.node)
             self._say_soon(GREETING_DISTANCE)
+        elif outcome.back:
+            # The sooner it knows that it is heard again, the sooner it may be Master.
+            self._say_soon(GREETING_DISTANCE)
         elif hello.asks and any(each.role is Role.MASTER for each in self._groups.values()):
             self._say_soon(ANSWER_DISTANCE)
         for group in self._groups.values():

@@ -127,4 +127,9 @@ class MemoryKernel:
     def watch(self, changed: Callable[[str], None]) -> Callable[[], None]:
         """Call ``changed`` with the name of each interface that changes."""
         self._watchers.append(changed)
-        return lambda: self._watchers.remove(changed)
+
+        def unwatch() -> None:
+            if changed in self._watchers:
+                self._watchers.remove(changed)
+
+        return unwatch
