@@ -91,7 +91,7 @@ class Case(SynchronousTestCase):
         self.network.kill(node.address)
         node.links._look.stop()
         for peer in node.links._peers.values():
-            node.links._rest(peer)
+            peer.rest()
             if peer.link is not None:
                 peer.link._ended = True
 
@@ -374,6 +374,27 @@ class Ends(Case):
         self.assertTrue(a.up("b") and b.up("a"))
         self.network.settle(5.0)
         self.assertEqual((a.told + b.told, b.state("a").connects), ([], 2))
+
+    def test_standstill(self):
+        """Who was held up for long, but less than the others wait, drops nobody."""
+        a, b = self.pair()
+        self.network.settle(4.0)
+        before = self.network.rightNow
+        self.network.rightNow += SILENCE - 1.0
+        self.network.settle(3.0)
+        self.assertGreater(self.network.rightNow - before, SILENCE)
+        self.assertEqual((a.state("b").connects, b.state("a").connects), (1, 1))
+
+    def test_dropped_for_good(self):
+        """Wanted again while an old attempt still ends."""
+        a = self.start("a", alone=True)
+        b = self.start("b", alone=True)
+        self.meet(a, "ab")
+        self.network.advance(0)
+        a.links.wanted({})
+        self.meet(a, "ab")
+        self.network.settle(1.0)
+        self.assertTrue(a.up("b") and b.up("a"))
 
 
 class Rotation(Case):
