@@ -4,8 +4,9 @@
 keepalived (VRRPv3), each on a switch of its own with a judge (:mod:`.judge`), in network
 namespaces.  In every pair ``a`` has priority 200 and ``b`` 100, both start as backup and
 preempt.  A round makes ``a`` fail, once in each pair, one after another (ours, keepalived,
-ours, …), at a moment within the advertisement interval that is drawn anew for each round
-and is the same for both.  Before the next round ``a`` is back and has taken over again;
+ours, …), at the same time after its last advertisement in both, which differs from round to
+round: a master down interval counts from there, and by chance alone one of the two would
+be lucky.  Before the next round ``a`` is back and has taken over again;
 that moment's gap is kept too.
 
 The figure is the longest time between two banners around the event, of whomever they
@@ -35,7 +36,6 @@ attempt is a new connection, so that the address is measured and not TCP's patie
 from __future__ import annotations
 
 import argparse
-import random
 import statistics
 import sys
 import time
@@ -54,7 +54,6 @@ EVERY = 0.005
 #: For how long one node alone must have answered before a watch ends, in seconds.
 QUIET = 1.0
 PRIORITIES = {"a": 200, "b": 100}
-RESIGNED_FOR = 2.0
 KINDS: tuple[type[Node], ...] = (Ours, Keepalived)
 
 
@@ -90,7 +89,7 @@ CASES = (
     Case("SIGTERM", lambda node: node.terminate(), _restart, seconds=0.02),
     Case(
         "resign",
-        lambda node: node.resign(RESIGNED_FOR),
+        lambda node: node.resign(3 * node.interval + 4),
         lambda node: None,
         kinds=(Ours,),
         seconds=0.02,
@@ -114,6 +113,7 @@ class Figure:
     ``gap`` and ``owners`` until ``b`` had the address, ``back_gap`` and ``back_owners``
     until ``a`` had it again; ``kept``: the failed node's kernel still had the address long
     after; ``after``: when the gap was over, from the event on; ``late``: the judge.
+    ``at`` and ``back_at`` are Unix times of the event and of the end of the second gap.
     """
 
     gap: float
@@ -123,6 +123,8 @@ class Figure:
     back_gap: float
     back_owners: str
     late: float
+    at: float
+    back_at: float
 
 
 class Pair:
@@ -167,8 +169,8 @@ class Pair:
         """Have ``a`` fail, and come back."""
         first = self.nodes["a"]
         self.watch.go()
-        time.sleep(0.3 + phase)
-        event = time.monotonic()
+        time.sleep(0.3)
+        event = self.watch.await_phase(self.lan.address("a"), self.interval, phase)
         case.fail(first)
         self.settle("b", f"after {case.name}")
         # A lease of ours, three intervals or a second, must have run out before the look.
@@ -181,9 +183,11 @@ class Pair:
         self.settle("a", f"after its return from {case.name}")
         back, back_late = self.watch.stop()
         gap, over = longest(answers)
+        back_gap, back_over = longest(back)
+        unix = time.time() - time.monotonic()
         return Figure(
-            gap, owners(answers), over - event, kept, longest(back)[0], owners(back),
-            max(late, back_late),
+            gap, owners(answers), over - event, kept, back_gap, owners(back),
+            max(late, back_late), event + unix, back_over + unix,
         )  # fmt: skip
 
 
@@ -244,20 +248,28 @@ def verdict(case: Case, ours: float, shares: list[float]) -> str:
 
 
 def measure(
-    interval: float, cases: list[Case], kinds: list[type[Node]], rounds: int, directory: Path
+    interval: float,
+    cases: list[Case],
+    kinds: list[type[Node]],
+    rounds: int,
+    directory: Path,
+    each: bool = False,
 ) -> list[object]:
     """Measure all cases at one interval; return what is kept as JSON."""
     results: list[object] = []
-    random_phase = random.Random(5798)
     with ExitStack() as stack:
         pairs = [stack.enter_context(Pair(kind, interval, directory)) for kind in kinds]
         for case in cases:
             taking = [pair for pair in pairs if pair.kind in case.kinds]
             figures: dict[str, list[Figure]] = {pair.kind.name: [] for pair in taking}
-            for _ in range(min(rounds, FEW) if case.few else rounds):
-                phase = random_phase.random() * interval
+            count = min(rounds, FEW) if case.few else rounds
+            for number in range(count):
+                phase = (number + 0.5) / count * interval
                 for pair in taking:
-                    figures[pair.kind.name].append(pair.round(case, phase))
+                    figure = pair.round(case, phase)
+                    figures[pair.kind.name].append(figure)
+                    if each:
+                        print(f"{phase:.3f} {pair.kind.name} {figure}", flush=True)
             if not taking:
                 continue
             show(interval, case, figures)
@@ -289,6 +301,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="default 20; quick 5")
     parser.add_argument("--dir", type=Path, default=HERE / ".work")
     parser.add_argument("--quick", action="store_true", help="5 rounds")
+    parser.add_argument("--each", action="store_true", help="print each fail-over")
     parser.add_argument("--cpu", action="store_true", help="what the cluster costs instead")
     options = parser.parse_args()
     cases = [case for case in CASES if case.name in options.cases]
@@ -300,7 +313,9 @@ def main() -> None:
         results: list[object] = []
         for interval in options.intervals:
             rounds = options.rounds or (5 if options.quick else 20)
-            results += measure(interval, cases, kinds, rounds, options.dir / "failover")
+            results += measure(
+                interval, cases, kinds, rounds, options.dir / "failover", options.each
+            )
             write_results("failover", results, options.dir)
 
 

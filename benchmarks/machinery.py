@@ -1,3 +1,6 @@
 """placeholder"""
+
 from pathlib import Path
+
+
 def main(directory: Path, quick: bool) -> None: ...
