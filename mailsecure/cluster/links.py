@@ -265,6 +265,7 @@ class Links(Service):
         if old is not None:
             old.drop("replaced by a new link")
         peer.end_verification()
+        peer.end_retry()
         if link.instance == peer.buried:
             peer.believed = False
             _log.warn(

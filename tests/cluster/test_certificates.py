@@ -5,6 +5,9 @@ import itertools
 import random
 import time
 
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -77,9 +80,23 @@ class Certificates(SynchronousTestCase):
         self.assertEqual(len(made.authorities), 2)
 
     def test_no_name(self):
-        """A certificate that names nobody has no node."""
-        nobody = authority_of(ONE)
-        self.assertNotEqual(node_of(nobody), "")
+        """A certificate that names nobody, or several, has no node."""
+        common = x509.NameAttribute(NameOID.COMMON_NAME, "a")
+        other = x509.NameAttribute(NameOID.ORGANIZATION_NAME, "a")
+        key = Ed25519PrivateKey.from_private_bytes(bytes(32))
+        made = identity("a", ONE).certificate
+        for names, node in (([], ""), ([other], ""), ([common, common], ""), ([common], "a")):
+            certificate = (
+                x509.CertificateBuilder()
+                .subject_name(x509.Name(names))
+                .issuer_name(made.issuer)
+                .public_key(key.public_key())
+                .serial_number(1)
+                .not_valid_before(made.not_valid_before_utc)
+                .not_valid_after(made.not_valid_after_utc)
+                .sign(key, None)
+            )
+            self.assertEqual(node_of(certificate), node)
 
     def test_quick(self):
         """A few milliseconds, so that a start and a reload are not felt."""

@@ -393,8 +393,9 @@ class Ends(Case):
         self.network.advance(0)
         a.links.wanted({})
         self.meet(a, "ab")
-        self.network.settle(1.0)
+        self.network.settle(30.0)
         self.assertTrue(a.up("b") and b.up("a"))
+        self.assertEqual((a.state("b").connects, len(self.network.ends)), (1, 2))
 
 
 class Rotation(Case):
