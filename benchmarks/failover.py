@@ -42,6 +42,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from . import machinery
@@ -194,7 +195,7 @@ class Pair:
 def longest(answers: list[tuple[float, str]]) -> tuple[float, float]:
     """Return the longest time between two answers, and when it was over."""
     times = [when for when, _ in answers]
-    return max((after - before, after) for before, after in zip(times, times[1:], strict=False))
+    return max((after - before, after) for before, after in pairwise(times))
 
 
 def owners(answers: list[tuple[float, str]]) -> str:
