@@ -181,15 +181,17 @@ class VirtualGroup:
         for said in hello.groups:
             if said.name != self.name:
                 continue
-            view, priority = self._view(), said.priority
-            if said.role is not Role.MASTER:
-                if self._election.master != hello.node:
-                    return
+            priority = said.priority
+            if said.role is Role.MASTER:
+                view = self._view()
+                if priority != RESIGNED and self._dropping is not None:
+                    self._drop_now()
+            elif self._election.master == hello.node:
                 # It resigned and we missed it, or it yielded to another, who may have the
                 # first word.
-                view, priority = replace(view, heir=False), RESIGNED
-            elif priority != RESIGNED and self._dropping is not None:
-                self._drop_now()
+                view, priority = replace(self._view(), heir=False), RESIGNED
+            else:
+                return
             advertisement = Advertisement(hello.node, hello.address, priority, said.interval, deaf)
             now = self._clock.seconds()
             self._do(self._election.advertisement(now, advertisement, view))

@@ -11,6 +11,10 @@ that was said, so a Master's advertisements are not doubled.  Answers to nodes t
 new, or that ask, keep a distance, so nobody can make us talk more than a few times an
 interval.
 
+*In step.*  Who is Master of nothing says its hello when it hears a Master's.  So all the
+hellos of an interval come in one burst, and a node is woken once an interval and not once
+a node: that is most of what a hello costs.
+
 *Start and stop.*  Sockets are opened by :meth:`bind`, while we may still be root.  The
 elections begin with :meth:`startService`, when mail can be taken.  :meth:`stopService`
 resigns first; its Deferred fires when the addresses are off the interface.
@@ -58,6 +62,8 @@ ANSWER_DISTANCE = 1 / 16
 GREETING_DISTANCE = 1 / 8
 #: What was said so shortly before (a part of an interval) is not said again.
 SAID_JUST_NOW = 1 / 10
+#: Who keeps in step with a Master waits for it so many intervals.
+IN_STEP = 1.5
 #: How often interfaces and fitness are looked at besides, and for how long a node must
 #: have been well again to be Master by its priority.
 LOOK_INTERVAL = 1.0
@@ -99,7 +105,9 @@ class ClusterService(Service):
         self._started = self._clock.seconds()
         self._said = -math.inf
         self._said_of_groups: tuple[GroupHello, ...] = ()
+        self._said_octets = b""
         self._call: IDelayedCall | None = None
+        self._due = math.inf
         self._resigned_until: dict[str, float] = {}
         self._claimed_until: dict[str, float] = {}
         self._unfit: set[str] = set()
@@ -285,9 +293,10 @@ class ClusterService(Service):
             return
         self._said, self._said_of_groups = now, groups
         hello = self._hello(now, self.membership.next_sequence(now), asks)
-        self._casting.send(encode(hello, self._ring.keys[0]))
+        self._said_octets = encode(hello, self._ring.keys[0])
+        self._casting.send(self._said_octets)
         self.hellos_sent += 1
-        self._next(self.interval)
+        self._next(self.interval * (1 if self._leads else IN_STEP))
 
     def hello_now(self) -> Hello:
         """Return what we would say of ourselves now, without saying it."""
@@ -316,14 +325,24 @@ class ClusterService(Service):
         )
 
     def _next(self, delay: float) -> None:
-        """Say hello after ``delay`` seconds, unless something is said before."""
+        """Say hello after ``delay`` seconds, unless something is said before.
+
+        The call that is under way stays if it comes earlier, and looks for itself.
+        """
+        self._due = self._clock.seconds() + delay
         if self._call is not None:
+            if self._call.getTime() <= self._due:
+                return
             self._call.cancel()
         self._call = self._clock.callLater(delay, self._turn)
 
     def _turn(self) -> None:
         self._call = None
-        self._say()
+        early = self._due - self._clock.seconds()
+        if early > 0:
+            self._call = self._clock.callLater(early, self._turn)
+        else:
+            self._say()
 
     def _say_soon(self, distance: float) -> None:
         """Say hello, but not within ``distance`` intervals of the last one."""
@@ -331,12 +350,15 @@ class ClusterService(Service):
         now = self._clock.seconds()
         if now >= due:
             self._say()
-        elif self._call is None or self._call.getTime() > due:
+        elif self._due > due:
             self._next(due - now)
 
     # -- hearing
 
     def _received(self, datagram: bytes, source: str) -> None:
+        if datagram == self._said_octets:
+            # A multicast comes back to its sender; it is not worth reading.
+            return
         now = self._clock.seconds()
         self.hellos_received += 1
         try:
@@ -355,10 +377,17 @@ class ClusterService(Service):
         elif outcome.back:
             # The sooner it knows that it is heard again, the sooner it may be Master.
             self._say_soon(GREETING_DISTANCE)
-        elif hello.asks and any(each.role is Role.MASTER for each in self._groups.values()):
+        elif hello.asks and self._leads:
             self._say_soon(ANSWER_DISTANCE)
         for group in self._groups.values():
             group.heard(hello, outcome.deaf)
+        if now - self._said > self.interval / 2 and not self._leads and _leads(hello):
+            self._say()
+
+    @property
+    def _leads(self) -> bool:
+        """Whether we are Master of any group."""
+        return any(each.role is Role.MASTER for each in self._groups.values())
 
     def _view(self, group: str, priority: int, master: str | None) -> View:
         return self.membership.view(group, self._clock.seconds(), priority, self.address, master)
@@ -481,6 +510,11 @@ def _ring(config: Config) -> KeyRing:
     if path is None:
         raise LocalFault("[cluster] key_file: the cluster was switched off: that needs a restart")
     return read_keys(path)
+
+
+def _leads(hello: Hello) -> bool:
+    """Say whether its sender is Master of any group."""
+    return any(each.role is Role.MASTER and each.priority for each in hello.groups)
 
 
 async def _stopped(group: VirtualGroup) -> None:

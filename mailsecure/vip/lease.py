@@ -30,6 +30,8 @@ OURS = 60.0
 #: When neighbours are told again, in seconds; and so long after the lease.
 AGAIN = (0.1, 1.0, 5.0)
 AFTER_LEASE = 0.2
+#: A lease is refreshed after this part of it.
+REFRESHED = 1 / 3
 
 
 class Lease:
@@ -90,8 +92,8 @@ class Lease:
             raise
 
     def refresh(self) -> None:
-        """Keep the addresses for another lease, if a quarter of it is over."""
-        if self.held and self._clock.seconds() - self._refreshed >= self.seconds / 4:
+        """Keep the addresses for another lease, if a third of it is over."""
+        if self.held and self._clock.seconds() - self._refreshed >= self.seconds * REFRESHED:
             self._lease()
 
     def _lease(self) -> None:
