@@ -4,8 +4,9 @@ What stands where is asked with ``pyroute2``, whose calls take one to three mill
 the reactor's thread.  Setting an address, which goes on for as long as we are Master, takes
 a tenth of that by :mod:`.messages` over a socket of its own.  Another one says when an
 interface changes (rtnetlink(7), group RTMGRP_LINK); only then are the interfaces asked for
-again, so that their state is known without asking.  Frames leave through a packet socket
-that receives nothing.
+again, so that their state is known without asking.  It is known at once; only of lost
+carriers Linux tells no more than once a second.  Frames leave through a packet socket that
+receives nothing.
 
 ``tap`` makes one for the World.  Its sockets are opened when it is first used, while the
 process may still be root: setting addresses needs CAP_NET_ADMIN each time, the packet
@@ -178,9 +179,11 @@ class LinuxKernel:
         self._open()
         if self._packets is None:
             raise LocalFault("CAP_NET_RAW is missing")
+        names = [each.name for each in self._known.values() if each.index == index]
+        if not names:
+            raise LocalFault(f"a frame could not be sent: {os.strerror(errno.ENODEV)}")
         try:
-            name = socket.if_indextoname(index)
-            self._packets.sendto(frame, (name, 0))
+            self._packets.sendto(frame, (names[0], 0))
         except OSError as error:
             raise LocalFault(f"a frame could not be sent: {error.strerror}") from None
 
