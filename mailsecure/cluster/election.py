@@ -267,7 +267,8 @@ class Election:
         if late > master_down_interval(ours, interval):
             reason = f"this node stood still for {late:.1f} s"
             return (DropAddresses(0.0), *self._to_backup(now, reason))
-        self._due = now + interval
+        # Counted from when it was due, so that small delays do not add up.
+        self._due = max(self._due, now - interval / 2) + interval
         return (Advertise(ours), RefreshLease())
 
     # -- a postmaster's words

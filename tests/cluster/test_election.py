@@ -327,6 +327,14 @@ class MasterTests(ElectionTestCase):
             self.assertEqual(effects, (Advertise(100), RefreshLease()))
             self.assertEqual(election.deadline, NOW + second + 1)
 
+    def test_timer_that_comes_late(self):
+        """Small delays do not add up; after a large one nothing is hurried."""
+        election = self.master()
+        election.tick(NOW + 1.25, HEIR)
+        self.assertEqual(election.deadline, NOW + 2)
+        election.tick(NOW + 3.75, HEIR)
+        self.assertEqual(election.deadline, NOW + 4.25)
+
     def test_hung(self):
         """Later than a master down interval: the addresses go before anything is said."""
         election = self.master()

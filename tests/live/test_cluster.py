@@ -12,12 +12,14 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 from tests.live import needs
 
 from .harness import until
 from .nodes import ADDRESS, PROGRAMS, SIX, ClusterTestCase
 
+LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 #: Much longer than a takeover takes, much shorter than a master down interval at 1 s.
 SOON = 0.5
 
@@ -135,6 +137,69 @@ class Failures(ClusterTestCase):
         self.assertOneOwner("a")
 
 
+@needs(root=True, programs=PROGRAMS if LIBRARIES else (*PROGRAMS, "libfaketime"))
+class Clocks(ClusterTestCase):
+    """A node's wall clock is set; the monotonic one is not."""
+
+    def test_an_hour(self) -> None:
+        """Forward and back: no change of role, and status says how far it is off."""
+        lie = self.temporary_directory() / "lie"
+        lie.write_text("+0\n")
+        lied_to = {
+            "LD_PRELOAD": str(LIBRARIES[0]),
+            "FAKETIME_TIMESTAMP_FILE": str(lie),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "DONT_FAKE_MONOTONIC": "1",
+            "FAKETIME_DONT_RESET": "1",
+        }
+        a = self.node("a", 200, environment=lied_to)
+        b = self.node("b", 50)
+        self.master("a")
+        self.acquainted()
+        changes = len(a.changes()) + len(b.changes())
+        for step in (3600, -3600, 0):
+            new = lie.with_suffix(".new")
+            new.write_text(f"{step:+d}\n")
+            new.rename(lie)
+            time.sleep(2)
+            (row,) = [row for row in b.report()["nodes"] if row["node"] == "a"]
+            self.assertAlmostEqual(row["clock_offset"], step, delta=1)
+        self.assertEqual(len(a.changes()) + len(b.changes()), changes, self._tails())
+        self.assertOneOwner("a")
+
+
+@needs(root=True, programs=PROGRAMS)
+class Soak(ClusterTestCase):
+    """An hour's worth of hellos, a hundred a second."""
+
+    interval = "10ms"
+
+    def test_hour(self) -> None:
+        """No drift, no leak, no flap, nothing dropped.
+
+        A machine that gives a node no time for 40 ms has it step down, as it should; the
+        nodes come before everybody else here, and what is left of that is no flap.
+        """
+        a, b = self.pair(prefix=("chrt", "-f", "10"))
+        changes = len(a.changes()) + len(b.changes())
+        time.sleep(3)
+        before = [(node.report(), node.memory()) for node in (a, b)]
+        began = time.monotonic()
+        time.sleep(37)
+        took = time.monotonic() - began
+        for node, (report, memory) in zip((a, b), before, strict=True):
+            now = node.report()
+            said = now["hellos_sent"] - report["hellos_sent"]
+            self.assertGreater(said, 0.9 * took / 0.01)
+            self.assertLess(said, 1.2 * took / 0.01)
+            self.assertEqual(now["drops"], {})
+            self.assertLess(node.memory() - memory, 2 << 20)
+        if not any("stood still" in each for each in a.changes()):
+            self.assertEqual(len(a.changes()) + len(b.changes()), changes, self._tails())
+        self.assertOneOwner("a")
+
+
 @needs(root=True, programs=PROGRAMS)
 class Networks(ClusterTestCase):
     """The network between the nodes is bad."""
@@ -198,11 +263,10 @@ class Networks(ClusterTestCase):
         a, _ = self.node("a", 200, **six), self.node("b", 50, **six)
         self.master("a")
         self.acquainted()
-        with self.watched(SIX) as seen:
-            a.kill()
-            time.sleep(2)
-        self.assertEqual(seen.owners, "a b")
-        self.assertLess(seen.gap, SOON)
+        self.assertIn("220 a.", self.greeting(SIX))
+        a.kill()
+        with self.quicker_than(3):
+            until(lambda: "220 b." in self.greeting(SIX), "b answers", 5)
         self.assertRegex(self.send(SIX), "queued as")
 
 
@@ -368,6 +432,8 @@ class Strangers(ClusterTestCase):
         script = (
             "import base64, socket, sys, time\n"
             "wire = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+            f"here = socket.inet_aton('{self.lan.address('client')}')\n"
+            "wire.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, here)\n"
             "for line in sys.stdin:\n"
             " data = base64.b64decode(line)\n"
             " for place in ('239.255.25.25', '10.77.0.11', '10.77.0.12'):\n"
