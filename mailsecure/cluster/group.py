@@ -47,6 +47,9 @@ __all__ = ["GroupParts", "VirtualGroup"]
 
 _log = Logger(namespace="cluster")
 
+#: Seconds until a kernel that refused is asked again.
+TRY_AGAIN = 10.0
+
 
 @dataclass(frozen=True)
 class GroupParts:
@@ -87,8 +90,10 @@ class VirtualGroup:
         #: Changes of role since the start, and the Unix time of the last one.
         self.changes = 0
         self.since = parts.world.wall()
-        #: Why this node takes no part in the election now, or "".
+        #: Why this node takes no part in the election now, or ""; not before when it may
+        #: try again.
         self.trouble = ""
+        self._try_again = 0.0
 
     # -- what others want to know
 
@@ -142,6 +147,15 @@ class VirtualGroup:
         except LocalFault as fault:
             raise LocalFault(f"[virtual:{self.name}]: {fault}") from None
 
+    def check_more(self, settings: Virtual) -> None:
+        """Look at the addresses that ``settings`` would add, as :meth:`check`."""
+        more = [each for each in settings.addresses if each not in self.settings.addresses]
+        lease = Lease(self._parts.kernel, self._clock, settings.interface, more, 1)
+        try:
+            lease.check()
+        except LocalFault as fault:
+            raise LocalFault(f"[virtual:{self.name}]: {fault}") from None
+
     def start(self, trouble: str = "") -> None:
         """Take part in the election; with ``trouble`` only once that is over."""
         self.trouble = trouble or self._interface_trouble()
@@ -171,7 +185,7 @@ class VirtualGroup:
             try:
                 self._lease.change(settings.addresses)
             except LocalFault as fault:
-                self._in_trouble(str(fault))
+                self._refused(fault)
         self._do(self._election.reconfigure(self._clock.seconds(), election_settings(settings)))
 
     # -- what happens
@@ -222,7 +236,7 @@ class VirtualGroup:
         trouble = trouble or self._interface_trouble()
         if trouble and not self.trouble:
             self._in_trouble(trouble)
-        elif self.trouble and not trouble:
+        elif self.trouble and not trouble and self._clock.seconds() >= self._try_again:
             _log.info("{group}: takes part in the election again", group=self.name)
             self.trouble = ""
             self._do(self._election.recovered(self._clock.seconds()))
@@ -233,6 +247,11 @@ class VirtualGroup:
         if interface is None:
             return f"there is no interface {name}"
         return "" if interface.up else f"interface {name} is down"
+
+    def _refused(self, fault: LocalFault) -> None:
+        """The kernel did not do what it was told: leave it alone for a while."""
+        self._try_again = self._clock.seconds() + TRY_AGAIN
+        self._in_trouble(str(fault))
 
     def _in_trouble(self, reason: str) -> None:
         self.trouble = reason
@@ -249,7 +268,7 @@ class VirtualGroup:
             try:
                 self._do_one(effect)
             except LocalFault as fault:
-                self._in_trouble(str(fault))
+                self._refused(fault)
                 return
         self._arm()
 

@@ -267,6 +267,9 @@ class ClusterService(Service):
         }
         for group in added.values():
             group.check()
+        for name, group in self._groups.items():
+            if name in config.virtual and name not in added:
+                group.check_more(config.virtual[name])
         return partial(self._reconfigure, config, ring, added)
 
     def _reconfigure(self, config: Config, ring: KeyRing, added: dict[str, VirtualGroup]) -> None:
@@ -483,11 +486,14 @@ class ClusterService(Service):
         until = self._clock.seconds() + seconds
         lines = []
         for each in self._named(group):
-            was = each.role
+            was = each.role.value
             self._claimed_until.pop(each.name, None)
             self._resigned_until[each.name] = until
             each.stand_back(until, RESIGNED_BY_HAND)
-            lines.append(f"{each.name}: was {was.value}, is {each.role.value}")
+            if each.role is Role.MASTER:
+                lines.append(f"{each.name}: stays master until somebody else can be")
+            else:
+                lines.append(f"{each.name}: was {was}, is {each.role.value}")
         return lines
 
     def takeover(self, group: str | None, seconds: float) -> list[str]:
