@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailsecure import life
 from mailsecure.config.files import read_config
+from mailsecure.daemon.capabilities import CAP_NET_ADMIN, CAP_NET_RAW
 from mailsecure.daemon.privileges import Identity
 from mailsecure.errors import ConfigProblems, LocalFault
 from mailsecure.life import Daemon, Parts
@@ -191,8 +192,9 @@ class LifeTestCase(SynchronousTestCase):
     def prepare_state(self, directory, identity):
         self.history.append(f"prepare_state({directory.name}, {identity and identity.user})")
 
-    def drop_privileges(self, identity):
+    def drop_privileges(self, identity, keep):
         self.history.append(f"drop_privileges({identity.user})")
+        self.kept = keep
 
     def on_hangup(self, reactor, work):
         self.history.append("on_hangup")
@@ -279,6 +281,20 @@ class StartTests(LifeTestCase):
                 "drop_privileges(nobody)",
             ],
         )
+
+    def test_capabilities(self):
+        """Whoever may have to move addresses keeps what that takes, and nobody else."""
+        self.patch(os, "geteuid", lambda: 0)
+        self.write(user="nobody")
+        self.daemon().privilegedStartService()
+        self.assertEqual(self.kept, ())
+        key_file = self.path.with_name("cluster.key")
+        key_file.touch(0o600)
+        with self.path.open("a") as ini:
+            ini.write("[cluster]\nkey_file = cluster.key\ninterface = eth0\n")
+            ini.write("[virtual:mail]\naddresses = 192.0.2.25\n")
+        self.daemon().privilegedStartService()
+        self.assertEqual(self.kept, (CAP_NET_ADMIN, CAP_NET_RAW))
 
     def test_the_user_himself(self):
         """Who is not root drops nothing."""
