@@ -37,8 +37,9 @@ late has no such moment: another may own them already.
 first, even with start_as = master: others have taken over meanwhile, and a cable with a
 loose contact must not take the addresses back and forth at each touch.
 
-*Preemption may be delayed*, for a node that came back and warms up.  It lasts only while
-the lesser Master goes on and nothing changed what was decided; a claim waits for nothing.
+*Preemption may be delayed*, for a node that came back and warms up.  It is given up when
+the lesser Master ends or a better one speaks, and decided anew when our own priority or
+settings change; a claim waits for nothing.
 
 *Settings may change.*  A Master says its new priority at once, and so lets others preempt.
 """
