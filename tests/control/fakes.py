@@ -180,7 +180,7 @@ class FakeScheduler:
         return [FakeDestination("example.com")]
 
 
-def desk(spool=None, scheduler=None, status=None, reload=None):
+def desk(spool=None, scheduler=None, status=None, reload=None, cluster=None):
     """A Desk of fakes."""
 
     async def nothing():
@@ -190,7 +190,11 @@ def desk(spool=None, scheduler=None, status=None, reload=None):
         return ["tls_certificate applied", "listen needs a restart"]
 
     return Desk(
-        spool or FakeSpool(), scheduler or FakeScheduler(), status or nothing, reload or reloaded
+        spool or FakeSpool(),
+        scheduler or FakeScheduler(),
+        status or nothing,
+        reload or reloaded,
+        cluster,
     )
 
 
@@ -254,7 +258,10 @@ def group(name="mail", **more):
 
 def report(nodes=None, groups=None, **more):
     """What a cluster of two says that is well: mx1, which is asked, is Master."""
+    nodes = [node("mx2", ["mx1"])] if nodes is None else nodes
+    heard = [each["node"] for each in nodes if each["alive"]]
     mine = {"self": True, "address": "192.0.2.11", "link": None}
+    mine["heard_by"] = [each["node"] for each in nodes if "mx1" in each["hears"]]
     mine |= {"groups": {"mail": "master/200"}, "last_hello": 0.0, "clock_offset": 0.0}
     return {
         "node": "mx1",
@@ -265,7 +272,7 @@ def report(nodes=None, groups=None, **more):
         "hellos_received": 72590,
         "send_failures": 0,
         "groups": [group()] if groups is None else groups,
-        "nodes": [node("mx1", ["mx2"], **mine), *(nodes or [node("mx2", ["mx1"])])],
+        "nodes": [node("mx1", heard, **mine), *nodes],
         "drops": {},
         "alarms": [],
         **more,
