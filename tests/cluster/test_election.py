@@ -300,6 +300,13 @@ class BackupTests(ElectionTestCase):
         effects = election.advertisement(NOW + 2, lesser, HEIR)
         self.assertEqual(effects, to_master("preempts mx3", 100))
 
+    def test_a_better_master_ended(self):
+        """Then a lesser one is preempted at once."""
+        election = self.backup(100, master=said(200))
+        election.advertisement(NOW + 0.5, said(RESIGNED), SECOND)
+        effects = election.advertisement(NOW + 1, said(50, node="mx3"), HEIR)
+        self.assertEqual(effects, to_master("preempts mx3", 100))
+
     def test_the_master_itself_became_lesser(self):
         """Its priority was lowered by a reload: we preempt at its next word."""
         election = self.backup(100, master=said(200))
@@ -400,6 +407,13 @@ class MasterTests(ElectionTestCase):
             now, _ = self.run_out(election)
             self.assertAlmostEqual(now, NOW + 0.5 + 3.609375, 2)
 
+    def test_outranked_before_a_third(self):
+        """Whoever outranked us is the better Master: a lesser one is its business."""
+        election = self.master()
+        election.advertisement(NOW, said(200), HEIR)
+        self.assertEqual(election.advertisement(NOW + 1, said(50, node="mx3"), HEIR), ())
+        self.assertEqual(election.master, "mx1")
+
     def test_ipv6_outranks_ipv4(self):
         """Addresses of two families are compared too, the same way everywhere."""
         election = self.master()
@@ -432,6 +446,17 @@ class MasterTests(ElectionTestCase):
         election.advertisement(NOW + 20, said(50, deaf=True), HEIR)
         election.advertisement(NOW + 21, said(50), HEIR)
         election.advertisement(NOW + 24, said(50, deaf=True), HEIR)
+        self.assertIs(election.role, Role.MASTER)
+
+    def test_deaf_in_an_earlier_time_as_master(self):
+        """Counts no more."""
+        election = self.master()
+        for second in range(4):
+            election.advertisement(NOW + second, said(50, deaf=True), HEIR)
+        election.advertisement(NOW + 3.2, said(200, node="mx3"), HEIR)
+        election.advertisement(NOW + 3.3, said(RESIGNED, node="mx3"), HEIR)
+        self.assertIs(election.role, Role.MASTER)
+        election.advertisement(NOW + 4, said(50, deaf=True), HEIR)
         self.assertIs(election.role, Role.MASTER)
 
 
@@ -496,13 +521,25 @@ class CommandTests(ElectionTestCase):
         election.advertisement(NOW + 60, said(255), HEIR)
         self.assertIs(election.role, Role.BACKUP)
 
+    def test_claim_ends_standing_back(self):
+        """The later word counts, after its time too; so it does the other way round."""
+        election = self.backup(200)
+        election.stand_back(NOW, NOW + 60, "because", HEIR)
+        election.claim(NOW + 1, NOW + 10)
+        self.assertEqual(election.effective_priority(NOW + 9), CLAIMED)
+        self.assertEqual(election.effective_priority(NOW + 11), 200)
+        election.claim(NOW + 11, NOW + 90)
+        election.stand_back(NOW + 12, NOW + 20, "because", HEIR)
+        self.assertEqual(election.effective_priority(NOW + 19), STANDING_BACK)
+        self.assertEqual(election.effective_priority(NOW + 21), 200)
+
     def test_claim_as_master(self):
         """Says so."""
         self.assertEqual(self.master().claim(NOW, NOW + 60), (Advertise(CLAIMED),))
 
     def test_claim_in_trouble(self):
-        """Is kept until the trouble is over; then whoever is Master is preempted."""
-        election = self.election(50, preempt=False)
+        """Is kept until the trouble is over; then whoever is Master is preempted at once."""
+        election = self.election(50, preempt=False, preempt_delay=10.0)
         self.assertEqual(election.claim(NOW, NOW + 60), ())
         election.recovered(NOW + 1)
         effects = election.advertisement(NOW + 2, said(200), HEIR)
