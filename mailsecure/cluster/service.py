@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from ipaddress import ip_address
 from typing import Any
@@ -486,15 +487,21 @@ class ClusterService(Service):
         until = self._clock.seconds() + seconds
         lines = []
         for each in self._named(group):
-            was = each.role.value
+            was = each.role
             self._claimed_until.pop(each.name, None)
             self._resigned_until[each.name] = until
             each.stand_back(until, RESIGNED_BY_HAND)
             if each.role is Role.MASTER:
-                lines.append(f"{each.name}: stays master until somebody else can be")
-            else:
-                lines.append(f"{each.name}: was {was}, is {each.role.value}")
+                lines.append(f"{each.name}: stays Master, because nobody else could be")
+                continue
+            resigned = "resigned as Master, " * (was is Role.MASTER)
+            lines.append(f"{each.name}: {resigned}stands back until {self._moment(seconds)}")
         return lines
+
+    def _moment(self, seconds: float) -> str:
+        """Return a moment ``seconds`` from now, for people."""
+        then = datetime.fromtimestamp(self._world.wall() + seconds, UTC)
+        return then.strftime("%Y-%m-%d %H:%M:%S UTC")
 
     def takeover(self, group: str | None, seconds: float) -> list[str]:
         """Be Master for so long, whoever has the higher priority; return what to say."""
@@ -504,7 +511,10 @@ class ClusterService(Service):
             self._resigned_until.pop(each.name, None)
             self._claimed_until[each.name] = until
             each.claim(until)
-            lines.append(f"{each.name}: is {each.role.value}")
+            if each.role is Role.MASTER:
+                lines.append(f"{each.name}: Master until {self._moment(seconds)}")
+            else:
+                lines.append(f"{each.name}: takes no part now: {each.trouble}")
         return lines
 
     def _named(self, group: str | None) -> list[VirtualGroup]:
