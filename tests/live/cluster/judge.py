@@ -89,7 +89,7 @@ class Witness:
         group = IPv6Address("ff02::1:ff00:0").packed[:13] + wanted[13:]
         body = struct.pack("!BBHI", _SOLICITATION, 0, 0, 0) + wanted + b"\1\1" + self.mac
         false_head = self.own[6] + group + struct.pack("!II", len(body), _ICMPV6)
-        body = body[:2] + struct.pack("!H", _checksum(false_head + body)) + body[4:]
+        body = body[:2] + struct.pack("!H", checksum(false_head + body)) + body[4:]
         head = struct.pack("!IHBB", 6 << 28, len(body), _ICMPV6, 255) + self.own[6] + group
         return b"\x33\x33" + group[12:] + self.mac + struct.pack("!H", _IPV6) + head + body
 
@@ -101,14 +101,11 @@ class Witness:
             except OSError:
                 return
             kind = struct.unpack_from("!H", frame, 12)[0] if len(frame) > 14 else 0
+            answer = frame[:6] == self.mac
             if kind == _ARP and len(frame) >= 42:
-                answer = frame[:6] == self.mac
                 self._see(frame[28:32], frame[22:28], answer)
-            elif kind == _IPV6 and len(frame) >= 86 and frame[20] == _ICMPV6:
-                # Option 2 of a neighbour advertisement: the target's link-layer address.
-                if frame[54] == _ADVERTISEMENT and frame[78:80] == b"\2\1":
-                    answer = frame[:6] == self.mac
-                    self._see(frame[62:78], frame[80:86], answer)
+            elif kind == _IPV6 and _advertises(frame):
+                self._see(frame[62:78], frame[80:86], answer)
 
     def _see(self, packed: bytes, mac: bytes, answer: bool) -> None:
         address = self.addresses.get(packed)
@@ -217,6 +214,12 @@ class Judge:
         self.next = self.next_question = time.monotonic()
 
 
+def _advertises(frame: bytes) -> bool:
+    """Say whether an IPv6 frame is a neighbour advertisement with the link-layer address."""
+    known = len(frame) >= 86 and frame[20] == _ICMPV6 and frame[54] == _ADVERTISEMENT
+    return known and frame[78:80] == b"\2\1"
+
+
 def _source(stranger: str) -> bytes:
     """Return our own address of eth0, as a socket would choose it."""
     family = socket.AF_INET6 if ":" in stranger else socket.AF_INET
@@ -225,7 +228,7 @@ def _source(stranger: str) -> bytes:
         return ip_address(probe.getsockname()[0]).packed
 
 
-def _checksum(data: bytes) -> int:
+def checksum(data: bytes) -> int:
     """Return the Internet checksum (RFC 1071)."""
     total = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:

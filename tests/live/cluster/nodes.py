@@ -171,7 +171,8 @@ class Cluster:
     """Nodes with one key on one network; ``close`` ends and removes everything.
 
     ``sections`` are every node's; ``each`` has those of single nodes.  ``virtual`` are the
-    options of the group ``mail`` besides its priority, which :data:`PRIORITIES` has.
+    options of the group ``mail`` besides its priority, which :data:`PRIORITIES` has.  The
+    judge sees the addresses ``watched``; those of the group, if there are none.
     """
 
     def __init__(
@@ -179,6 +180,7 @@ class Cluster:
         names: Sequence[str],
         *,
         addresses: Sequence[str] = (ADDRESS,),
+        watched: Sequence[str] = (),
         virtual: str = "advertisement_interval = 100ms",
         cluster: str = "",
         each: Mapping[str, Mapping[str, str]] | None = None,
@@ -193,7 +195,7 @@ class Cluster:
         self.watch: Watch | None = None
         try:
             self._make(names, virtual, cluster, each or {}, options or {})
-            self.watch = Watch(self.network, self.addresses, client=CLIENT, witness=WITNESS)
+            self.watch = Watch(self.network, watched or addresses, client=CLIENT, witness=WITNESS)
             if start:
                 self.start(*self.nodes)
                 self.settle()
@@ -376,14 +378,14 @@ class ClusterTestCase(LiveTestCase):
 
     cluster: Cluster
 
-    def pair(self) -> Cluster:
-        """Return two nodes with one address, at 0.1 s, that tests share; all is well with it."""
+    def pair(self, interval: str = "100ms") -> Cluster:
+        """Return two nodes with one address that tests share; all is well with them."""
 
         def make() -> tuple[Cluster, Any]:
-            cluster = Cluster(["a", "b"])
+            cluster = Cluster(["a", "b"], virtual=f"advertisement_interval = {interval}")
             return cluster, cluster.close
 
-        self.cluster = shared("two nodes with one address", make)
+        self.cluster = shared(("two nodes with one address", interval), make)
         try:
             self.cluster.settle()
         except BaseException:

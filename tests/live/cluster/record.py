@@ -19,7 +19,7 @@ from typing import Any
 
 from .network import Network
 
-__all__ = ["Attempt", "Reign", "Record", "Sighting", "Watch"]
+__all__ = ["Attempt", "Record", "Reign", "Sighting", "Watch"]
 
 _PATIENCE = 10.0
 #: Answers to one question come within this time (seconds), which is half of judge.ASKED.
