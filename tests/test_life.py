@@ -142,6 +142,11 @@ class FakeGateway(Fake):
         return Deferred.fromCoroutine(self.awaited("stop"))
 
 
+class FakeCluster(FakePort):
+    def startService(self):
+        self.called("start")
+
+
 class FakeVitals(Service):
     def __init__(self, history):
         self.history = history
@@ -369,6 +374,43 @@ class StartTests(LifeTestCase):
         daemon.setServiceParent(application)
         self.assertIs(application.getComponent(ILogObserver), daemon.parts.log)
         self.assertEqual(self.history, ["log.open"])
+
+
+class ClusterTests(LifeTestCase):
+    """Only who can take mail may hold an address."""
+
+    def daemon(self, **answers):
+        daemon = super().daemon(**answers)
+        cluster = FakeCluster("cluster", self.history, **answers.get("cluster", {}))
+        daemon.parts.cluster = cluster
+        return daemon
+
+    def test_start(self):
+        """It is bound with the other ports, and takes part when everything else works."""
+        daemon = self.daemon()
+        daemon.privilegedStartService()
+        self.assertEqual(self.history[-3:], ["gateway.bind", "metrics.bind", "cluster.bind"])
+        daemon.startService()
+        self.assertEqual(
+            self.history[-4:], ["gateway.start", "tame", "cluster.start", "notices.ready"]
+        )
+
+    def test_stop(self):
+        """The address goes to another node before this one takes no more sessions."""
+        left = Deferred()
+        daemon = self.started(cluster={"stop": left})
+        ended = daemon.stopService()
+        self.assertEqual(self.history, ["notices.stopping", "cluster.stop"])
+        left.callback(None)
+        self.successResultOf(ended)
+        self.assertEqual(self.history[2], "gateway.stop")
+
+    def test_cannot_bind(self):
+        """Fatal, in one line."""
+        fault = LocalFault("[cluster] interface: there is no interface eth9")
+        daemon = self.daemon(cluster={"bind": fault})
+        self.assertRaises(SystemExit, daemon.privilegedStartService)
+        self.assertEqual(self.said.getvalue(), f"mailsecure cannot start: {fault}\n")
 
 
 class NoStartTests(LifeTestCase):
