@@ -103,6 +103,7 @@ class ClusterService(Service):
         self.node = config.node.name
         self._notices = Notices(parts.world)
         self._groups: dict[str, VirtualGroup] = {}
+        self._leaving: list[VirtualGroup] = []
         self._started = self._clock.seconds()
         self._said = -math.inf
         self._said_of_groups: tuple[GroupHello, ...] = ()
@@ -245,7 +246,8 @@ class ClusterService(Service):
         if self._unwatch is not None:
             self._unwatch()
         if running:
-            await gatherResults([group.stop() for group in self._groups.values()])
+            groups = (*self._groups.values(), *self._leaving)
+            await gatherResults([group.stop() for group in groups])
             # Once more, without any role: the resignations may have been lost.
             self._say()
         if self._call is not None:
@@ -278,13 +280,23 @@ class ClusterService(Service):
         self.links.rekey(ring)
         self.membership.interval = self.interval
         for name in [name for name in self._groups if name not in config.virtual or name in added]:
-            background(f"leaving the group {name}", _stopped(self._groups.pop(name)))
+            background(f"leaving the group {name}", self._leave(name))
         for name, group in self._groups.items():
             group.reconfigure(config.virtual[name])
         for name, group in added.items():
             self._groups[name] = group
             group.start(self._trouble())
         self._say()
+
+    async def _leave(self, name: str) -> None:
+        """Resign in a group that is ours no more, and hear its heir until the addresses left."""
+        group = self._groups[name]
+        # It resigns while hellos still speak of it.
+        stopped = group.stop()
+        del self._groups[name]
+        self._leaving.append(group)
+        await stopped
+        self._leaving.remove(group)
 
     # -- saying hello
 
@@ -383,7 +395,7 @@ class ClusterService(Service):
             self._say_soon(GREETING_DISTANCE)
         elif hello.asks and self._leads:
             self._say_soon(ANSWER_DISTANCE)
-        for group in self._groups.values():
+        for group in (*self._groups.values(), *self._leaving):
             group.heard(hello, outcome.deaf)
         if now - self._said > self.interval / 2 and not self._leads and _leads(hello):
             self._say()
@@ -531,7 +543,3 @@ def _ring(config: Config) -> KeyRing:
 def _leads(hello: Hello) -> bool:
     """Say whether its sender is Master of any group."""
     return any(each.role is Role.MASTER and each.priority for each in hello.groups)
-
-
-async def _stopped(group: VirtualGroup) -> None:
-    await group.stop()
