@@ -93,7 +93,12 @@ class LinuxKernel:
         """Call ``changed`` with the name of each interface that comes, goes or changes."""
         self._open()
         self._watchers.append(changed)
-        return lambda: self._watchers.remove(changed)
+
+        def unwatch() -> None:
+            if changed in self._watchers:
+                self._watchers.remove(changed)
+
+        return unwatch
 
     def _open(self) -> None:
         if self._netlink is not None:
@@ -115,7 +120,8 @@ class LinuxKernel:
             now = self._asked()
         except LocalFault as fault:
             _log.warn("{reason}; trying again", reason=str(fault))
-            self._later = self._reactor.callLater(_AGAIN, self._look)
+            if self._later is None or not self._later.active():
+                self._later = self._reactor.callLater(_AGAIN, self._look)
             return
         before, self._known = self._known, now
         for name in {**before, **self._known}:

@@ -199,6 +199,7 @@ class KernelContract:
         changed, unwatch = self.watched(), self.unwatch
         others = self.watched()
         unwatch()
+        unwatch()  # once more changes nothing
         self.machine.set_up("eth0", False)
         self.machine.settle()
         self.assertEqual((changed, others), ([], ["eth0"]))
