@@ -572,6 +572,38 @@ class CommandTests(ElectionTestCase):
         self.assertEqual(effects, to_master("preempts mx1", 250))
 
 
+class DayTests(ElectionTestCase):
+    """Three elections that hear each other, for a day."""
+
+    def test_a_day(self):
+        """The best is Master at all times, in step to the millisecond; the others ask nothing."""
+        names = {"mx1": LOWER, "mx2": OURS, "mx3": HIGHER}
+        elections = {
+            name: Election(Settings(priority, 1.0), address)
+            for (name, address), priority in zip(names.items(), (200, 100, 50), strict=True)
+        }
+        now, end, changes, said_so = NOW, NOW + 86_400, [], 0
+        for election in elections.values():
+            election.start(now)
+        while now < end:
+            name = min(elections, key=lambda each: elections[each].deadline)
+            now = elections[name].deadline
+            for effect in elections[name].tick(now, HEIR if name == "mx1" else SECOND):
+                self.assertNotIsInstance(effect, Ask if changes else DropAddresses)
+                if isinstance(effect, Changed):
+                    changes.append((name, effect.new))
+                if isinstance(effect, Advertise):
+                    said_so += 1
+                    for other in elections.keys() - {name}:
+                        advertisement = said(effect.priority, 1.0, names[name], name)
+                        effects = elections[other].advertisement(now, advertisement, SECOND)
+                        self.assertEqual(effects, ())
+        self.assertEqual(changes, [("mx1", Role.MASTER)])
+        # The first when 3.21875 s were over, with the last look.
+        self.assertEqual(said_so, 86_400 - 2)
+        self.assertLess(now - end, 1.0)
+
+
 views = st.builds(View, st.booleans(), st.booleans(), st.booleans())
 all_settings = st.builds(
     Settings,
