@@ -15,7 +15,7 @@ from tests.live import needs
 from .cluster.nodes import ADDRESS, ClusterTestCase
 from .harness import until
 
-NEEDS = {"root": True, "programs": ["ip", "ethtool"]}
+NEEDS = {"root": True, "programs": ["ip"]}
 
 #: What another node may take when the Master says that it goes, is seen to end, or is
 #: missed: three intervals and the skew time are 0.36 s.

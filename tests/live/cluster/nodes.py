@@ -272,9 +272,9 @@ class Cluster:
         best = next(iter(self.nodes))
         for name, node in self.nodes.items():
             status = node.cluster()
-            peers = [each for each in status["nodes"] if not each["self"]]
-            others = {each["node"] for each in peers if each["alive"]}
-            up = all(each["link"] and each["link"]["up"] for each in peers if each["alive"])
+            peers = [each for each in status["nodes"] if not each["self"] and each["alive"]]
+            others = {each["node"] for each in peers}
+            up = all(each["link"] and each["link"]["up"] for each in peers)
             if others != set(self.nodes) - {name} or not up or status["alarms"]:
                 return False
             if any(set(self.nodes) - set(each["hears"]) - {each["node"]} for each in peers):
