@@ -25,9 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
-from ipaddress import ip_address
 from typing import Any
 
 from twisted.application.service import Service
@@ -50,9 +48,11 @@ from .keys import KeyRing
 from .links import Links
 from .membership import Accepted, Membership
 from .notify import Notices
+from .place import own_place
 from .report import report
 from .values import Fitness, GroupHello, Hello, Role, View
 from .watch import Watch
+from .words import Words
 
 __all__ = ["ClusterParts", "ClusterService"]
 
@@ -65,14 +65,11 @@ GREETING_DISTANCE = 1 / 8
 SAID_JUST_NOW = 1 / 10
 #: Who keeps in step with a Master waits for it so many intervals.
 IN_STEP = 1.5
-#: How often interfaces and fitness are looked at besides, and for how long a node must
-#: have been well again to be Master by its priority.
+#: How often interfaces and fitness are looked at besides.
 LOOK_INTERVAL = 1.0
-WELL_AFTER = 10.0
 #: How long the commands of ``notify`` may still take at the stop.
 LAST_COMMANDS = 5.0
 INCARNATION_BITS = 64
-RESIGNED_BY_HAND = "resigned by the postmaster"
 
 
 @dataclass(frozen=True)
@@ -110,15 +107,12 @@ class ClusterService(Service):
         self._said_octets = b""
         self._call: IDelayedCall | None = None
         self._due = math.inf
-        self._resigned_until: dict[str, float] = {}
-        self._claimed_until: dict[str, float] = {}
-        self._unfit: set[str] = set()
-        self._unfit_until = -math.inf
         self._look = Periodic(self._clock, LOOK_INTERVAL, "the look at the cluster", self._look_at)
         self._unwatch: Callable[[], None] | None = None
         incarnation = parts.world.rng.getrandbits(INCARNATION_BITS)
         self.membership = Membership(self.node, self.interval, incarnation)
         self.watch = Watch(self._clock, self.node)
+        self.words = Words(parts.world)
         self.hellos_sent = 0
         self.hellos_received = 0
 
@@ -155,7 +149,7 @@ class ClusterService(Service):
     async def _bind(self) -> None:
         settings = self._settings
         self._ring = _ring(self._config)
-        self.address, index = self._own_address()
+        self.address, index = own_place(self._config, self._parts.kernel)
         place = parse_place(settings.group, 0)
         self._casting = Casting(
             place,
@@ -178,37 +172,6 @@ class ClusterService(Service):
             group = self._new_group(name, virtual)
             group.check()
             self._groups[name] = group
-
-    def _own_address(self) -> tuple[Any, int]:
-        """Return our address in the cluster, and the index of the interface."""
-        settings, kernel = self._settings, self._parts.kernel
-        if settings.address:
-            return ip_address(settings.address), self._index_of(settings.address)
-        interface = kernel.interface(settings.interface)
-        if interface is None:
-            raise LocalFault(f"[cluster] interface: there is no interface {settings.interface}")
-        six = ":" in parse_place(settings.group, 0)[0]
-        virtual = {each.ip for group in self._config.virtual.values() for each in group.addresses}
-        for standing in kernel.addresses(interface.index):
-            address = standing.address.ip
-            fits = (address.version == 6) == six and not address.is_link_local
-            if fits and address not in virtual:
-                return address, interface.index
-        family = "IPv6" if six else "IPv4"
-        raise LocalFault(f"[cluster] interface: {settings.interface} has no {family} address")
-
-    def _index_of(self, address: str) -> int:
-        """Return the index of the interface of ``[cluster]``, or of that with ``address``."""
-        kernel, named = self._parts.kernel, self._settings.interface
-        for interface in kernel.interfaces():
-            standing = kernel.addresses(interface.index)
-            if interface.name == named or (
-                not named and any(str(each.address.ip) == address for each in standing)
-            ):
-                return interface.index
-        if named:
-            raise LocalFault(f"[cluster] interface: there is no interface {named}")
-        raise LocalFault(f"[cluster] address: {address} is on no interface of this machine")
 
     def _new_group(self, name: str, virtual: Virtual) -> VirtualGroup:
         return VirtualGroup(
@@ -450,34 +413,12 @@ class ClusterService(Service):
     def _look_at(self) -> None:
         now = self._clock.seconds()
         trouble = self._trouble()
-        self._look_at_fitness(now)
+        fit = [each for each in self.membership.peers(now) if each.alive and not each.fitness]
+        self.words.look(self._parts.fitness(), fit, self._groups)
         for group in self._groups.values():
             group.look(trouble)
         self.watch.look(self.membership.peers(now), self._groups)
         self.links.wanted(self.membership.places())
-
-    def _look_at_fitness(self, now: float) -> None:
-        """Let others be Master while we cannot take mail, and they can."""
-        if self._parts.fitness() & Fitness.SPOOL:
-            self._unfit_until = now + WELL_AFTER
-            fit = [each for each in self.membership.peers(now) if each.alive and not each.fitness]
-            for name, group in self._groups.items():
-                others = any(said.name == name for each in fit for said in each.groups)
-                if others and name not in self._unfit:
-                    self._unfit.add(name)
-                    group.stand_back(math.inf, "this node cannot take mail")
-        elif self._unfit and now >= self._unfit_until:
-            for name, group in self._groups.items():
-                if name in self._unfit:
-                    self._back_again(name, group, now)
-            self._unfit.clear()
-
-    def _back_again(self, name: str, group: VirtualGroup, now: float) -> None:
-        until = self._resigned_until.get(name, now)
-        if until > now:
-            group.stand_back(until, RESIGNED_BY_HAND)
-        else:
-            group.come_forward()
 
     # -- the postmaster's words
 
@@ -485,49 +426,13 @@ class ClusterService(Service):
         """Return all that ``mailsecure cluster status`` shows."""
         return report(self)
 
-    def spoken_for(self, group: str) -> tuple[float | None, float | None]:
-        """Return until when (Unix time) a group stands back, and is claimed, by command."""
-        now, wall = self.now, self._world.wall()
-
-        def moment(until: float | None) -> float | None:
-            return wall + until - now if until is not None and until > now else None
-
-        return moment(self._resigned_until.get(group)), moment(self._claimed_until.get(group))
-
     def resign(self, group: str | None, seconds: float) -> list[str]:
         """Let others be Master for so long; return what to say.  KeyError: no such group."""
-        until = self._clock.seconds() + seconds
-        lines = []
-        for each in self._named(group):
-            was = each.role
-            self._claimed_until.pop(each.name, None)
-            self._resigned_until[each.name] = until
-            each.stand_back(until, RESIGNED_BY_HAND)
-            if each.role is Role.MASTER:
-                lines.append(f"{each.name}: stays Master, because nobody else could be")
-                continue
-            resigned = "resigned as Master, " * (was is Role.MASTER)
-            lines.append(f"{each.name}: {resigned}stands back until {self._moment(seconds)}")
-        return lines
-
-    def _moment(self, seconds: float) -> str:
-        """Return a moment ``seconds`` from now, for people."""
-        then = datetime.fromtimestamp(self._world.wall() + seconds, UTC)
-        return then.strftime("%Y-%m-%d %H:%M:%S UTC")
+        return self.words.resign(self._named(group), seconds)
 
     def takeover(self, group: str | None, seconds: float) -> list[str]:
         """Be Master for so long, whoever has the higher priority; return what to say."""
-        until = self._clock.seconds() + seconds
-        lines = []
-        for each in self._named(group):
-            self._resigned_until.pop(each.name, None)
-            self._claimed_until[each.name] = until
-            each.claim(until)
-            if each.role is Role.MASTER:
-                lines.append(f"{each.name}: Master until {self._moment(seconds)}")
-            else:
-                lines.append(f"{each.name}: takes no part now: {each.trouble}")
-        return lines
+        return self.words.takeover(self._named(group), seconds)
 
     def _named(self, group: str | None) -> list[VirtualGroup]:
         return list(self._groups.values()) if group is None else [self._groups[group]]

@@ -289,12 +289,12 @@ class CommandTests(ServiceTestCase):
         (line,) = said
         self.assertTrue(line.startswith("mail: resigned as Master, stands back until 1970-"), line)
         until = self.simulation.clock.seconds() + 20
-        self.assertEqual(self.one.service.spoken_for("mail"), (until, None))
+        self.assertEqual(self.one.service.words.until("mail"), (until, None))
         self.advance(10)
         self.assertMaster(self.two)
         self.advance(15)
         self.assertMaster(self.one)
-        self.assertEqual(self.one.service.spoken_for("mail"), (None, None))
+        self.assertEqual(self.one.service.words.until("mail"), (None, None))
 
     def test_takeover(self):
         """For so long, whatever the priorities; the last word counts."""
@@ -303,9 +303,9 @@ class CommandTests(ServiceTestCase):
         self.assertTrue(line.startswith("mail: Master until 1970-"), line)
         self.advance(10)
         self.assertMaster(self.two)
-        self.assertEqual(self.two.service.spoken_for("mail")[0], None)
+        self.assertEqual(self.two.service.words.until("mail")[0], None)
         self.two.service.resign(None, 20.0)
-        self.assertEqual(self.two.service.spoken_for("mail")[1], None)
+        self.assertEqual(self.two.service.words.until("mail")[1], None)
         self.advance(5)
         self.assertMaster(self.one)
 

@@ -88,7 +88,7 @@ class ReportTests(SynchronousTestCase):
             hellos_received=1,
             send_failures=0,
             hello_now=lambda: self.hello("mx1", 1, (self.group.hello(),), ()),
-            spoken_for=lambda group: (None, None),
+            words=SimpleNamespace(until=lambda group: (None, None)),
         )
         return report(service)
 
