@@ -50,7 +50,7 @@ from .membership import Accepted, Membership
 from .notify import Notices
 from .place import own_place
 from .report import report
-from .values import Fitness, GroupHello, Hello, Role, View
+from .values import RESIGNED, Fitness, GroupHello, Hello, Role, View
 from .watch import Watch
 from .words import Words
 
@@ -275,7 +275,11 @@ class ClusterService(Service):
         self._said_octets = encode(hello, self._ring.keys[0])
         self._casting.send(self._said_octets)
         self.hellos_sent += 1
-        self._next(self.interval * (1 if self._leads else IN_STEP))
+        if any(each.priority == RESIGNED for each in groups):
+            # Whoever missed that sees soon that we are Master no more.
+            self._next(self.interval * GREETING_DISTANCE)
+        else:
+            self._next(self.interval * (1 if self._leads else IN_STEP))
 
     def hello_now(self) -> Hello:
         """Return what we would say of ourselves now, without saying it."""
