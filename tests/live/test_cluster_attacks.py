@@ -21,10 +21,10 @@ from .cluster.forger import Forger, Overheard
 from .cluster.nodes import ADDRESS, WITNESS, ClusterTestCase, new_key
 from .harness import until
 
-NEEDS = {"root": True, "programs": ["ip"]}
+PROGRAMS = ["ip"]
 
 
-@needs(**NEEDS)
+@needs(root=True, programs=PROGRAMS)
 class Stranger(ClusterTestCase):
     """Each test begins with a as Master and b as Backup; no role may change."""
 
@@ -201,7 +201,7 @@ class Stranger(ClusterTestCase):
         return decode(octets, self.ring).groups[0].priority
 
 
-@needs(**NEEDS)
+@needs(root=True, programs=PROGRAMS)
 class SameName(ClusterTestCase):
     """Two nodes have one name."""
 

@@ -8,14 +8,18 @@ be is several times what they are on a quiet machine: ``benchmarks/failover`` me
 from __future__ import annotations
 
 import signal
+import threading
 import time
+from contextlib import suppress
 
 from tests.live import needs
 
-from .cluster.nodes import ADDRESS, ClusterTestCase
+from .cluster.nodes import ADDRESS, CLIENT, DOMAIN, ClusterTestCase
 from .harness import until
+from .load import unique_message
+from .wire import Closed, Wire
 
-NEEDS = {"root": True, "programs": ["ip"]}
+PROGRAMS = ["ip"]
 
 #: What another node may take when the Master says that it goes, is seen to end, or is
 #: missed: three intervals and the skew time are 0.36 s.
@@ -24,9 +28,10 @@ MISSED = 0.6
 #: For how long a kernel keeps the address of a process that no longer cares: the lease of
 #: a second, and what the kernel takes to notice.
 LEASE = 2.2
+RECIPIENT = f"RCPT TO:<a@{DOMAIN}>"
 
 
-@needs(**NEEDS)
+@needs(root=True, programs=PROGRAMS)
 class FailOver(ClusterTestCase):
     """Each test begins with a as Master and b as Backup."""
 
@@ -145,11 +150,48 @@ class FailOver(ClusterTestCase):
     def test_priority_by_reload(self) -> None:
         """The priorities change while all runs: the address goes to the higher one, and back."""
         began = self.moment()
-        self.a.reload(**{"virtual:mail": "priority = 10"})
+        self.a.change("virtual:mail", "priority = 10")
         self.took_over(began, ["a", "b"], TOLD)
         began = self.moment()
-        self.a.reload()
+        self.a.change("virtual:mail", "priority = 200")
         self.took_over(began, ["b", "a"], TOLD)
+
+    def test_mail_under_way(self) -> None:
+        """The Master is killed while mail comes in: what had its 250 is delivered, by either."""
+        told: list[str] = []
+        over = threading.Event()
+
+        def send() -> None:
+            while not over.is_set():
+                unique, content = unique_message()
+                with suppress(OSError, Closed, AssertionError), Wire((ADDRESS, 25), 0.5) as wire:
+                    self.assertTrue(wire.reply().startswith("220"))
+                    for line in ("EHLO c.test", "MAIL FROM:<s@client.test>", RECIPIENT, "DATA"):
+                        self.assertIn(wire.command(line)[:3], ("250", "354"))
+                    wire.send(content + b".\r\n")
+                    if wire.reply().startswith("250"):
+                        told.append(unique)
+
+        sender = threading.Thread(target=self.cluster.network.inside, args=(CLIENT, send))
+        sender.start()
+        try:
+            time.sleep(0.7)
+            before = len(told)
+            began = self.moment()
+            self.a.kill()
+            time.sleep(0.7)
+        finally:
+            over.set()
+            sender.join()
+        self.assertGreater(before, 10)
+        self.assertGreater(len(told), before + 10)
+        self.took_over(began, ["a", "b"], TOLD)
+        self.a.start()
+
+        def missing() -> list[str]:
+            return [each for each in told if not (self.a.has_mail(each) or self.b.has_mail(each))]
+
+        until(lambda: not missing(), "all that had its 250 delivered", 10, self.cluster.tell)
 
     def test_both_die(self) -> None:
         """Nobody is left to answer; then the lower one comes back alone and does."""

@@ -17,7 +17,7 @@ from .cluster.nodes import ADDRESS, CLIENT, WITNESS, ClusterTestCase, Node
 from .cluster.record import Record
 from .harness import until
 
-NEEDS = {"root": True, "programs": ["ip"]}
+PROGRAMS = ["ip"]
 INTERVAL = 0.1
 #: Two intervals, and what a busy machine adds.
 HEALED = 2 * INTERVAL + 0.3
@@ -29,7 +29,7 @@ LOSS = 0.3
 LOSSY_SECONDS = 20
 
 
-@needs(**NEEDS)
+@needs(root=True, programs=PROGRAMS)
 class Partitions(ClusterTestCase):
     """Each test begins with a as Master and b as Backup, and ends with the network whole."""
 
@@ -157,7 +157,7 @@ class Partitions(ClusterTestCase):
         self.assertEqual(self.cluster.deliver(), "a")
 
 
-@needs(**NEEDS)
+@needs(root=True, programs=PROGRAMS)
 class ThreeNodes(ClusterTestCase):
     """Three nodes on one network."""
 
@@ -201,7 +201,7 @@ class ThreeNodes(ClusterTestCase):
         self.assertEqual(cluster.deliver(), "a")
 
 
-@needs(**NEEDS)
+@needs(root=True, programs=PROGRAMS)
 class OtherNetworks(ClusterTestCase):
     """Addresses of both kinds, several groups, no multicast."""
 
@@ -272,7 +272,7 @@ class OtherNetworks(ClusterTestCase):
         self.took_over(began, ["b", "a"], TOLD)
 
 
-@needs(**NEEDS)
+@needs(root=True, programs=PROGRAMS)
 class LongIntervals(ClusterTestCase):
     """Two nodes at an advertisement interval of more than a second."""
 

@@ -21,13 +21,13 @@ from .cluster.nodes import ADDRESS, ClusterTestCase, Node
 from .harness import until
 from .test_clock import LIBRARIES
 
-NEEDS = {"root": True, "programs": ["ip", "setpriv"]}
+PROGRAMS = ["ip", "setpriv"]
 HOUR = 3600
 TOLD = 0.15
 USER = "nobody"
 
 
-@needs(**NEEDS)
+@needs(root=True, programs=PROGRAMS)
 class Settings(ClusterTestCase):
     """Two nodes that many tests share."""
 
@@ -44,7 +44,7 @@ class Settings(ClusterTestCase):
         script = self.cluster.directory / "role-changed"
         script.write_text(f'#!/bin/sh\necho "$0-$$ $*" >> {told}\nexec sleep 20\n')
         script.chmod(0o755)
-        self.b.reload(**{"virtual:mail": f"notify = {script} one"})
+        self.b.change("virtual:mail", f"notify = {script} one")
         began = self.moment()
         self.a.kill()
         self.took_over(began, ["a", "b"], TOLD)
@@ -123,7 +123,7 @@ class Settings(ClusterTestCase):
                 self.assertIn(word, page.stdout)
 
 
-@needs(**NEEDS)
+@needs(root=True, programs=PROGRAMS)
 class Machines(ClusterTestCase):
     """Clusters of which one node's machine is peculiar."""
 
@@ -161,7 +161,8 @@ class Machines(ClusterTestCase):
 
     def offset(self, seconds: float) -> bool:
         """Say whether b sees a's clock so far beside its own."""
-        return abs(self.cluster["b"].peer("a")["clock_offset"] - seconds) < 5
+        offset: float = self.cluster["b"].peer("a")["clock_offset"]
+        return abs(offset - seconds) < 5
 
     def test_without_the_right(self) -> None:
         """The better one may not set addresses: it says so, and takes no part."""

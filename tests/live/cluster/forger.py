@@ -63,7 +63,7 @@ class Forger:
         self._record(time.monotonic())
 
     def _record(self, until: float) -> list[Overheard]:
-        found = []
+        found: list[Overheard] = []
         self._wire.settimeout(0.01)
         while True:
             try:

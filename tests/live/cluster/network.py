@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
+from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,6 +45,9 @@ _OFFLOADS = (0x17, 0x1F, 0x24, 0x2C)
 _PATIENCE = 10.0
 
 T = TypeVar("T")
+
+#: Tells the networks of this process apart.
+_numbers = count()
 
 
 def ip(*words: str) -> str:
@@ -82,6 +86,7 @@ class Network:
 
     def __init__(self, hosts: Sequence[str]) -> None:
         self.hosts = list(hosts)
+        self._number = next(_numbers)
         self._switch: subprocess.Popen[bytes] | None = None
         self._faults: dict[str, dict[str, float]] = {}
         _sweep()
@@ -96,7 +101,7 @@ class Network:
 
     def space(self, host: str) -> str:
         """Return the name of a host's namespace."""
-        return f"{PREFIX}-{os.getpid()}-{host}"
+        return f"{PREFIX}-{os.getpid()}-{self._number}-{host}"
 
     def address(self, host: str, version: int = 4) -> str:
         """Return the address of a host's own."""

@@ -34,7 +34,17 @@ from .judge import PORT
 from .network import Network
 from .record import Record, Watch
 
-__all__ = ["ADDRESS", "PRIORITIES", "Cluster", "ClusterTestCase", "Node", "new_key"]
+__all__ = [
+    "ADDRESS",
+    "CLIENT",
+    "DOMAIN",
+    "PRIORITIES",
+    "WITNESS",
+    "Cluster",
+    "ClusterTestCase",
+    "Node",
+    "new_key",
+]
 
 ADDRESS = "10.77.0.25"
 #: Hosts of the shared network, and the priorities of those that are nodes.
@@ -83,6 +93,13 @@ class Node(Gateway):
         for name, text in sections.items():
             whole[name] = f"{whole.get(name, '')}\n{text}"
         super().configure(**whole)
+
+    def change(self, section: str, text: str) -> None:
+        """Lay some options over a section, and have the daemon read it all again."""
+        mark = len(self.lines)
+        self.configure(**{**self._first, section: text})
+        self.signal(signal.SIGHUP)
+        self.line(r"reload: ", since=mark)
 
     def pristine(self) -> bool:
         """Make the ini what it was at first; say whether it was so."""
@@ -218,16 +235,8 @@ class Cluster:
                 "virtual:mail": f"addresses = {' '.join(self.addresses)}\n"
                 f"priority = {PRIORITIES[name]}\n{virtual}",
             }
-            directory = self.directory / name
-            node = Node(
-                self.network,
-                name,
-                directory,
-                base,
-                **dict(options.get(name, {})),
-                **dict(each.get(name, {})),
-            )
-            self.nodes[name] = node
+            more: dict[str, Any] = {**options.get(name, {}), **each.get(name, {})}
+            self.nodes[name] = Node(self.network, name, self.directory / name, base, **more)
         write_key(new_key(), *self.nodes.values())
 
     def __getitem__(self, name: str) -> Node:

@@ -143,19 +143,22 @@ class Record:
     def __str__(self) -> str:
         """Tell all, as far as it fits a screen."""
         lines = [f"--- the judge, {self.ended - self.began:.2f} s, {self.late * 1000:.0f} ms late"]
-        for address in sorted({each.address for each in self.attempts}):
+        seen: Sequence[Attempt | Sighting] = [*self.attempts, *self.sightings]
+        for address in sorted({each.address for each in seen}):
             lines.append(self.summary(address))
             lines += self._failures(address)
             claims = sorted({(each.host, each.asked) for each in self.sightings})
             for host, asked in claims:
-                seen = [
+                moments = [
                     each.when - self.began
                     for each in self.claims(address, asked)
                     if each.host == host
                 ]
-                if seen:
+                if moments:
                     verb = "answers" if asked else "announces itself"
-                    lines.append(f"  {host} {verb}: {len(seen)} in {seen[0]:.2f}-{seen[-1]:.2f}")
+                    lines.append(
+                        f"  {host} {verb}: {len(moments)} in {moments[0]:.2f}-{moments[-1]:.2f}"
+                    )
         return "\n".join([*lines, "---"])
 
     def _failures(self, address: str) -> list[str]:
