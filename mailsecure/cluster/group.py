@@ -11,6 +11,7 @@ part of each hello.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -87,6 +88,7 @@ class VirtualGroup:
         self._dropping: IDelayedCall | None = None
         self._dropped: list[Deferred[None]] = []
         self._resigning = False
+        self._contested = -math.inf
         #: Changes of role since the start, and the Unix time of the last one.
         self.changes = 0
         self.since = parts.world.wall()
@@ -211,6 +213,18 @@ class VirtualGroup:
             self._do(self._election.advertisement(now, advertisement, view))
             return
 
+    def contested(self, hello: Hello) -> None:
+        """Take a hello that does not count yet: its sender may have announced itself.
+
+        If it is Master of this group too, it will step down when it hears us, but some
+        neighbours believe it by now.
+        """
+        now = self._clock.seconds()
+        claims = any(s.name == self.name and s.role is Role.MASTER for s in hello.groups)
+        if claims and self.role is Role.MASTER and now - self._contested >= self.interval:
+            self._contested = now
+            self._lease.announce()
+
     def gone(self, node: str) -> None:
         """Take it that the process of ``node`` has ended."""
         self._do(self._election.gone(self._clock.seconds(), node, self._view()))
@@ -239,6 +253,8 @@ class VirtualGroup:
         elif self.trouble and not trouble and self._clock.seconds() >= self._try_again:
             _log.info("{group}: takes part in the election again", group=self.name)
             self.trouble = ""
+            # Whom the kernel asked for while the cable was out is asked for again at once.
+            self._parts.kernel.forget_neighbours(self.settings.interface)
             self._do(self._election.recovered(self._clock.seconds()))
 
     def _interface_trouble(self) -> str:

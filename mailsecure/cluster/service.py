@@ -351,6 +351,8 @@ class ClusterService(Service):
             self.watch.rejected(rejected.reason, source)
             return
         if not isinstance(outcome, Accepted):
+            for group in self._groups.values():
+                group.contested(hello)
             self._say_soon(GREETING_DISTANCE)
             return
         if outcome.new:

@@ -35,6 +35,8 @@ class MemoryKernel:
         self._made = 0
         #: What was sent: (time, index, frame).
         self.frames: list[tuple[float, int, bytes]] = []
+        #: Interfaces whose vain questions were to be forgotten.
+        self.forgotten: list[str] = []
         #: What :meth:`may_hold` says; and why addresses are refused, "" if they are not.
         self.missing = ""
         self.refuses = ""
@@ -117,6 +119,10 @@ class MemoryKernel:
         if self.refuses:
             raise LocalFault(f"the kernel keeps {address}: {self.refuses}")
         self._standing.pop((index, address), None)
+
+    def forget_neighbours(self, name: str) -> None:
+        """Note that it was asked."""
+        self.forgotten.append(name)
 
     def send(self, index: int, frame: bytes) -> None:
         """Note a frame."""

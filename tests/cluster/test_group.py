@@ -4,6 +4,8 @@ One or two nodes of a :class:`~tests.cluster.simulation.Simulation`: kernel, clo
 network are simulated, all else is real.
 """
 
+from dataclasses import replace
+
 from twisted.logger import capturedLogs, formatEvent
 
 from mailsecure.cluster.group import TRY_AGAIN, lease_seconds
@@ -87,6 +89,8 @@ class InterfaceTests(GroupTestCase):
         self.one.kernel.set_up("eth0", True)
         self.assertIs(self.one.role, Role.BACKUP)
         self.assertEqual(self.one.group.trouble, "")
+        # What was asked while the cable was out would be asked again after a second only.
+        self.assertEqual(self.one.kernel.forgotten, ["eth0"])
         self.advance(4)
         self.assertMaster(self.one)
 
@@ -133,6 +137,41 @@ class InterfaceTests(GroupTestCase):
                 "mail: takes part in the election again",
             ],
         )
+
+
+class ContestTests(GroupTestCase):
+    """Somebody else announces the addresses."""
+
+    def test_a_lower_one_starts_as_master(self):
+        """It steps down when it hears us; its announcement is put right at once."""
+        self.two.kill()
+        self.advance(5)
+        self.two.options["start_as"] = "master"
+        frames = len(self.one.kernel.frames)
+        self.two.start()
+        self.advance(0.01)
+        self.assertMaster(self.one)
+        claims = [when for when, _, _ in self.two.kernel.frames]
+        answers = [when for when, _, _ in self.one.kernel.frames[frames:]]
+        self.assertGreater(min(answers), max(claims))
+
+    def test_bounded(self):
+        """Old hellos sent again make us announce once an interval and no more."""
+        recorded = self.two.service.hello_now()
+        claim = replace(
+            recorded, groups=(replace(recorded.groups[0], role=Role.MASTER, priority=1),)
+        )
+        self.advance(10)
+        frames = len(self.one.kernel.frames)
+        for _ in range(50):
+            self.one.group.contested(claim)
+        once = len(self.one.kernel.frames) - frames
+        self.assertGreater(once, 0)
+        self.advance(M)
+        self.one.group.contested(claim)
+        self.assertGreater(len(self.one.kernel.frames), frames + once)
+        self.two.group.contested(claim)
+        self.assertEqual(self.two.kernel.frames, [])
 
 
 class StopTests(GroupTestCase):

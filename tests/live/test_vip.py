@@ -147,6 +147,26 @@ class LinuxKernelTests(KernelContract, KernelTestCase):  # type: ignore[misc]
             source = self.network.asked("route", "get", to)[0]["prefsrc"]
             self.assertIn(source, ("192.0.2.11", "2001:db8::11"))
 
+    def test_forgets_neighbours(self) -> None:
+        """Whom it asked for in vain is forgotten, in both families; who is known stays."""
+        self.machine.add_interface("eth0", OWN, "2001:db8::11/64")
+        self.machine.settle()
+        until(lambda: "tentative" not in self.network.addresses("eth0")["2001:db8::11"], "DAD")
+        known = ("ip", "neighbour", "add", "192.0.2.7", "lladdr", "02:00:00:00:00:07")
+        self.network.run(*known, "dev", "eth0")
+        families = ((socket.AF_INET, "192.0.2.99"), (socket.AF_INET6, "2001:db8::99"))
+        for family, absent in families:
+            with self.network.entered(), socket.socket(family, socket.SOCK_DGRAM) as wire:
+                wire.sendto(b"x", (absent, 9))
+        listed = self.network.run("ip", "neighbour", "show", "dev", "eth0")
+        self.assertRegex(listed, r"192\.0\.2\.99 +(INCOMPLETE|FAILED)")
+        self.assertRegex(listed, r"2001:db8::99 +(INCOMPLETE|FAILED)")
+        self.kernel.forget_neighbours("eth0")
+        listed = self.network.run("ip", "neighbour", "show", "dev", "eth0")
+        self.assertNotIn("99", listed)
+        self.assertIn("192.0.2.7", listed)
+        self.kernel.forget_neighbours("eth9")
+
     def test_no_routes(self) -> None:
         """A virtual address brings no route to its network."""
         interface = self.made()
