@@ -88,9 +88,12 @@ class Record:
         return max(later - earlier for earlier, later in pairwise(moments))
 
     def reigns(self, address: str) -> list[Reign]:
-        """Return who answered, one after another."""
+        """Return who answered, one after another, in the order in which they were asked.
+
+        A slow host may still answer those who came before the address went to another.
+        """
         found: list[Reign] = []
-        for each in self.answers(address):
+        for each in sorted(self.answers(address), key=lambda each: each.began):
             if found and found[-1].host == each.outcome:
                 last = found.pop()
                 found.append(Reign(last.host, last.first, each.ended, last.answers + 1))
