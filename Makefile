@@ -2,7 +2,7 @@
 # make test    all tests; live ones where this machine allows, the others are named
 # make lint    format, style, types, import directions, coverage of the pure modules
 # make docs    the manual, in docs/_build
-# make bench   the measurements beside Postfix and Haraka (see benchmarks/README.rst)
+# make bench   the measurements beside Postfix, Haraka and keepalived (see benchmarks/README.rst)
 # make news    what the next version's news will say; make dist, make clean
 
 PYTHON ?= python3
@@ -46,7 +46,9 @@ coverage: $(VENV)/dev.stamp
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run -m twisted.trial --temp-directory=_trial_temp_coverage \
 		tests.smtp tests.gateway tests.delivery tests.config tests.control tests.spool \
-		tests.cluster tests.vip tests.test_units tests.test_errors tests.test_resolver > _coverage.log 2>&1 \
+		tests.cluster.test_election tests.cluster.test_hello tests.cluster.test_keys \
+		tests.cluster.test_linkframes tests.cluster.test_membership tests.vip \
+		tests.test_units tests.test_errors tests.test_resolver > _coverage.log 2>&1 \
 		|| { cat _coverage.log; exit 1; }
 	@$(BIN)/coverage report --fail-under=100 --include="$$($(BIN)/python -m tests.pure)"
 
@@ -57,6 +59,8 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.accept --quick
 	$(BIN)/python -m benchmarks.relay --quick
 	$(BIN)/python -m benchmarks.idle
+	$(BIN)/python -m benchmarks.failover --quick
+	$(BIN)/python -m benchmarks.failover --cpu
 
 news: $(VENV)/dev.stamp
 	@$(BIN)/towncrier build --draft --version "$$($(BIN)/python -c 'import mailsecure; print(mailsecure.__version__)')"

@@ -10,12 +10,15 @@ It runs in a namespace of its own and is told by lines on its standard input: ``
 begins a watch, ``now`` prints one line of JSON on whose answers come, since when without
 another's between them, and when the last came; ``stop`` ends the watch and prints all::
 
-    {"name": name, "since": seconds, "last": seconds}
+    {"name": name, "since": seconds, "last": seconds, "hello": {address: seconds, …}}
     {"answers": [[seconds, name], …], "late": seconds}
 
 The times are CLOCK_MONOTONIC's, which all processes of the machine share; a name is the
 first label of the host in the banner ``220 name.test …``; ``late`` is the most by which
 the judge itself was late, below which its gaps mean nothing.
+
+It also overhears the nodes, ours and VRRP's, and says when each address last said
+something (``hello``): so a node can be made to fail at a chosen moment of its interval.
 """
 
 from __future__ import annotations
@@ -29,11 +32,15 @@ import struct
 import sys
 import time
 from collections import deque
+from collections.abc import Mapping
 
 #: How long one attempt may wait for its banner, in seconds.
 PATIENCE = 0.5
 #: Close with a reset: thousands of connections are not to linger in TIME_WAIT.
 _NO_LINGER = struct.pack("ii", 1, 0)
+#: Where ours say hello, and VRRP's group and protocol (RFC 9568 §5.1.1).
+OURS = ("239.255.25.25", 5025)
+VRRP = ("224.0.0.18", 112)
 
 
 class Judge:
@@ -44,6 +51,8 @@ class Judge:
         self.every = every
         self.poll = select.epoll()
         self.poll.register(0, select.EPOLLIN)
+        self.ears: dict[int, socket.socket] = {}
+        self.heard: dict[str, float] = {}
         self.open: dict[int, socket.socket] = {}
         self.due: deque[tuple[float, socket.socket]] = deque()
         self.answers: list[tuple[float, str]] = []
@@ -52,12 +61,27 @@ class Judge:
         self.next = 0.0
         self.going = False
 
+    def listen(self) -> None:
+        """Join the groups in which nodes speak."""
+        ours = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        ours.bind(OURS)
+        vrrp = socket.socket(socket.AF_INET, socket.SOCK_RAW, VRRP[1])
+        for ear, group in ((ours, OURS[0]), (vrrp, VRRP[0])):
+            index = socket.if_nametoindex("eth0")
+            request = struct.pack("@4s4xi", socket.inet_aton(group), index)
+            ear.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
+            self.ears[ear.fileno()] = ear
+            self.poll.register(ear.fileno(), select.EPOLLIN)
+
     def run(self) -> None:
         """Obey until the standard input ends."""
         while True:
             wait = max(0.0, self.next - time.monotonic()) if self.going else -1
             for descriptor, _ in self.poll.poll(wait):
-                if descriptor != 0:
+                if descriptor in self.ears:
+                    _, source = self.ears[descriptor].recvfrom(2048)
+                    self.heard[source[0]] = time.monotonic()
+                elif descriptor != 0:
                     self.read(descriptor)
                 elif not (said := os.read(0, 100)):
                     return
@@ -74,14 +98,15 @@ class Judge:
             self.going, self.next = True, time.monotonic()
         elif word == b"now":
             last, name = self.answers[-1] if self.answers else (0.0, "")
-            self.say({"name": name, "since": self.since, "last": last})
+            found = {"name": name, "since": self.since, "last": last, "hello": self.heard}
+            self.say(found)
         elif word == b"stop":
             self.going = False
             while self.due:
                 self.close(self.due.popleft()[1])
             self.say({"answers": self.answers, "late": self.late})
 
-    def say(self, found: dict[str, object]) -> None:
+    def say(self, found: Mapping[str, object]) -> None:
         """Print one line of JSON."""
         print(json.dumps(found), flush=True)
 
@@ -133,4 +158,6 @@ if __name__ == "__main__":
     # Ahead of everybody else if we may: a judge who sleeps sees gaps that are none.
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-    Judge(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])).run()
+    judge = Judge(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))
+    judge.listen()
+    judge.run()

@@ -27,8 +27,10 @@ def missing() -> str:
     """Say what is missing for namespaces, or ""."""
     if os.geteuid() != 0:
         return "namespaces need root"
-    return "" if any(Path(each, "ip").exists() for each in ("/sbin", "/usr/sbin", "/bin")) else (
-        "ip is missing: apt-get install iproute2"
+    return (
+        ""
+        if any(Path(each, "ip").exists() for each in ("/sbin", "/usr/sbin", "/bin"))
+        else ("ip is missing: apt-get install iproute2")
     )
 
 
@@ -50,6 +52,8 @@ class Lan:
     def __init__(self, tag: str, hosts: list[str]) -> None:
         self.tag = tag
         self.hosts = hosts
+        # Ready at the switch: a new process for each word would take many milliseconds.
+        self.hand: subprocess.Popen[bytes] | None = None
 
     def space(self, host: str) -> str:
         """Return the name of a host's namespace."""
@@ -74,6 +78,8 @@ class Lan:
             ip("-n", switch, "link", "set", "br0", "up")
             for host in self.hosts:
                 self.plug(switch, host)
+            words = ["ip", "-n", switch, "-batch", "-"]
+            self.hand = subprocess.Popen(words, stdin=subprocess.PIPE)
         except BaseException:
             self.__exit__()
             raise
@@ -91,6 +97,9 @@ class Lan:
             ip("-n", space, "link", "set", device, "up")
 
     def __exit__(self, *_: object) -> None:
+        if self.hand is not None:
+            self.hand.kill()
+            self.hand.communicate()
         for host in (*self.hosts, "switch"):
             subprocess.run(
                 ["ip", "netns", "delete", self.space(host)], stderr=subprocess.DEVNULL, check=False
@@ -103,8 +112,12 @@ class Lan:
                 ip("netns", "delete", name)
 
     def cable(self, host: str, up: bool) -> None:
-        """Take a host's cable out of the switch, or put it back."""
-        ip("-n", self.space("switch"), "link", "set", f"p-{host}", "up" if up else "down")
+        """Take a host's cable out of the switch, or put it back; it is done at once."""
+        words = f"link set p-{host} {'up' if up else 'down'}\n"
+        assert self.hand is not None
+        assert self.hand.stdin is not None
+        self.hand.stdin.write(words.encode())
+        self.hand.stdin.flush()
 
     def holds(self, host: str, address: str) -> bool:
         """Say whether the kernel of a host has an address."""
@@ -148,6 +161,18 @@ class Watch:
         self.say(b"stop")
         found = self.hear()
         return [(when, name) for when, name in found["answers"]], found["late"]
+
+    def await_phase(self, address: str, interval: float, phase: float) -> float:
+        """Sleep until ``phase`` seconds after a hello of ``address``; return when that was."""
+        self.say(b"now")
+        hello: float = self.hear()["hello"].get(address, 0.0)
+        due = hello + phase
+        while due < time.monotonic() + 0.005:
+            due += interval
+        time.sleep(max(0.0, due - time.monotonic() - 0.001))
+        while (now := time.monotonic()) < due:
+            pass
+        return now
 
     def settled(self, name: str, quiet: float, patience: float) -> bool:
         """Wait until only ``name`` has answered for ``quiet`` seconds; False if it does not."""

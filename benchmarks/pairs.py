@@ -127,7 +127,9 @@ class Node:
     def tail(self) -> str:
         """Return the ends of its logs."""
         logs = sorted(self.directory.glob("*.output")) + sorted(self.directory.glob("*.log"))
-        return "\n".join(f"--- {each}\n{each.read_text('utf-8', 'replace')[-1500:]}" for each in logs)
+        return "\n".join(
+            f"--- {each}\n{each.read_text('utf-8', 'replace')[-1500:]}" for each in logs
+        )
 
 
 def new_key_file(path: Path) -> Path:
@@ -152,7 +154,7 @@ class Ours(Node):
             f"[node]\nname = {self.host}\nhostname = {self.host}.test\n"
             f"state = {self.directory}/state\n"
             f"[smtp]\nlisten = tcp:{PORT}\ngreeting_delay = 0s\nsession_rate = 0\n"
-            f"max_sessions_per_client = 5000\n"
+            f"max_sessions = 5000\nmax_sessions_per_client = 5000\n"
             f"[spool]\nmin_free = 0\n"
             f"[log]\nfile = {self.directory}/daemon.log\n{self.cluster()}"
         )

@@ -39,6 +39,7 @@ from .config.files import read_config
 from .config.model import Config
 from .control.logfile import LogFile
 from .control.vitals import Vitals
+from .daemon.capabilities import CAP_NET_ADMIN, CAP_NET_RAW
 from .daemon.clock import SetBack
 from .daemon.collector import tame
 from .daemon.privileges import (
@@ -63,6 +64,8 @@ _log = Logger(namespace="main")
 
 #: Descriptors that are not sessions: spool, log, deliveries, sockets.
 SPARE_DESCRIPTORS = 300
+#: What the user of ``[node]`` keeps of root's capabilities where there are virtual groups.
+MOVES_ADDRESSES = (CAP_NET_ADMIN, CAP_NET_RAW)
 
 
 class Bindable(Protocol):
@@ -160,7 +163,7 @@ class Daemon(Service):
             _result(parts.cluster.bind())
         if identity is not None:
             parts.log.give_to(identity.uid, identity.gid)
-            drop_privileges(identity)
+            drop_privileges(identity, MOVES_ADDRESSES if parts.config.virtual else ())
         elif os.geteuid() == 0:
             _log.warn("running as root: set [node] user")
 

@@ -12,9 +12,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailsecure import assemble
 from mailsecure.assemble import Outward, build
+from mailsecure.cluster.service import ClusterService
 from mailsecure.config.files import read_config
 from mailsecure.config.load import parse_config
 from mailsecure.config.model import LogLevel, RouteKind
+from mailsecure.control.api import Desk
 from mailsecure.control.metrics import MetricsService
 from mailsecure.errors import LocalFault
 from mailsecure.smtp.envelope import Recipient
@@ -54,6 +56,15 @@ listen = tcp:9125:interface=127.0.0.1
 [log]
 file = mail.log
 format = json
+"""
+
+
+CLUSTER = """
+[cluster]
+key_file = cluster.key
+interface = eth0
+[virtual:mail]
+addresses = 192.0.2.25
 """
 
 
@@ -126,6 +137,23 @@ class BuildTests(AssembleTestCase):
         parts = self.built("[domains]\nexample.com = mx\n").parts
         self.assertEqual(list(parts.before), [])
 
+    def test_cluster(self):
+        """With a key it is a node of a cluster, which command, metrics and status know."""
+        (self.directory / "cluster.key").touch(0o600)
+        desks = []
+
+        def desk(*parts):
+            desks.append(Desk(*parts))
+            return desks[-1]
+
+        self.patch(assemble, "Desk", desk)
+        parts = self.built(EVERYTHING + CLUSTER).parts
+        self.assertIsInstance(parts.cluster, ClusterService)
+        self.assertIs(desks[-1].cluster, parts.cluster)
+        self.assertIs(desks[-1].status.cluster, parts.cluster)
+        self.assertIs(parts.before[0]._figures._cluster, parts.cluster)
+        self.assertIsNone(self.built(EVERYTHING).parts.cluster)
+
     def test_nothing_begins(self):
         """No file, no delayed call, no socket: the world was not touched."""
         before = sorted(self.directory.iterdir())
@@ -166,6 +194,21 @@ class ReconfigureTests(AssembleTestCase):
         self.assertIs(routes, same_routes)
         self.assertEqual(delivery.expire, 86400)
         self.assertIs(log.level, LogLevel.WARN)
+
+    def test_cluster(self):
+        """A key file that is no good changes nothing at all; one that is, all of it."""
+        key_file = self.directory / "cluster.key"
+        key_file.touch(0o600)
+        parts = self.built(EVERYTHING + CLUSTER).parts
+        taken = []
+        self.patch(parts.gateway, "reconfigure", lambda *given: taken.append(given))
+        _, new = self.read(EVERYTHING + CLUSTER + "priority = 50\n")
+        fault = self.assertRaises(LocalFault, parts.reconfigure, new)
+        self.assertIn("[cluster] key_file", str(fault))
+        self.assertEqual(taken, [])
+        self.patch(parts.cluster, "prepared", lambda config: lambda: taken.append(config))
+        parts.reconfigure(new)
+        self.assertEqual(taken[-1], new)
 
     def test_for_real(self):
         """A domain that a reload brings is known to gateway and delivery."""

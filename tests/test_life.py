@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailsecure import life
 from mailsecure.config.files import read_config
+from mailsecure.daemon.capabilities import CAP_NET_ADMIN, CAP_NET_RAW
 from mailsecure.daemon.privileges import Identity
 from mailsecure.errors import ConfigProblems, LocalFault
 from mailsecure.life import Daemon, Parts
@@ -141,6 +142,11 @@ class FakeGateway(Fake):
         return Deferred.fromCoroutine(self.awaited("stop"))
 
 
+class FakeCluster(FakePort):
+    def startService(self):
+        self.called("start")
+
+
 class FakeVitals(Service):
     def __init__(self, history):
         self.history = history
@@ -191,8 +197,9 @@ class LifeTestCase(SynchronousTestCase):
     def prepare_state(self, directory, identity):
         self.history.append(f"prepare_state({directory.name}, {identity and identity.user})")
 
-    def drop_privileges(self, identity):
+    def drop_privileges(self, identity, keep):
         self.history.append(f"drop_privileges({identity.user})")
+        self.kept = keep
 
     def on_hangup(self, reactor, work):
         self.history.append("on_hangup")
@@ -280,6 +287,20 @@ class StartTests(LifeTestCase):
             ],
         )
 
+    def test_capabilities(self):
+        """Whoever may have to move addresses keeps what that takes, and nobody else."""
+        self.patch(os, "geteuid", lambda: 0)
+        self.write(user="nobody")
+        self.daemon().privilegedStartService()
+        self.assertEqual(self.kept, ())
+        key_file = self.path.with_name("cluster.key")
+        key_file.touch(0o600)
+        with self.path.open("a") as ini:
+            ini.write("[cluster]\nkey_file = cluster.key\ninterface = eth0\n")
+            ini.write("[virtual:mail]\naddresses = 192.0.2.25\n")
+        self.daemon().privilegedStartService()
+        self.assertEqual(self.kept, (CAP_NET_ADMIN, CAP_NET_RAW))
+
     def test_the_user_himself(self):
         """Who is not root drops nothing."""
         self.write(user="nobody")
@@ -353,6 +374,43 @@ class StartTests(LifeTestCase):
         daemon.setServiceParent(application)
         self.assertIs(application.getComponent(ILogObserver), daemon.parts.log)
         self.assertEqual(self.history, ["log.open"])
+
+
+class ClusterTests(LifeTestCase):
+    """Only who can take mail may hold an address."""
+
+    def daemon(self, **answers):
+        daemon = super().daemon(**answers)
+        cluster = FakeCluster("cluster", self.history, **answers.get("cluster", {}))
+        daemon.parts.cluster = cluster
+        return daemon
+
+    def test_start(self):
+        """It is bound with the other ports, and takes part when everything else works."""
+        daemon = self.daemon()
+        daemon.privilegedStartService()
+        self.assertEqual(self.history[-3:], ["gateway.bind", "metrics.bind", "cluster.bind"])
+        daemon.startService()
+        self.assertEqual(
+            self.history[-4:], ["gateway.start", "tame", "cluster.start", "notices.ready"]
+        )
+
+    def test_stop(self):
+        """The address goes to another node before this one takes no more sessions."""
+        left = Deferred()
+        daemon = self.started(cluster={"stop": left})
+        ended = daemon.stopService()
+        self.assertEqual(self.history, ["notices.stopping", "cluster.stop"])
+        left.callback(None)
+        self.successResultOf(ended)
+        self.assertEqual(self.history[2], "gateway.stop")
+
+    def test_cannot_bind(self):
+        """Fatal, in one line."""
+        fault = LocalFault("[cluster] interface: there is no interface eth9")
+        daemon = self.daemon(cluster={"bind": fault})
+        self.assertRaises(SystemExit, daemon.privilegedStartService)
+        self.assertEqual(self.said.getvalue(), f"mailsecure cannot start: {fault}\n")
 
 
 class NoStartTests(LifeTestCase):

@@ -26,7 +26,22 @@ so on for ever.
 
 *Standing back, claiming.*  A postmaster's word, or a node's bad health, is a priority of
 its own: the lowest, with which a node takes over only where nobody else does, or one above
-all others.
+all others.  Where nobody else is there, a Master that stands back stays: a node in bad
+health answers at least.
+
+*Grace.*  Whoever resigns to another keeps the addresses until that one speaks, for a
+moment at most, so that no client finds nobody there.  Whoever is outranked, in trouble or
+late has no such moment: another may own them already.
+
+*Trouble.*  A node that cannot hold the addresses is in Init.  When that is over it listens
+first, even with start_as = master: others have taken over meanwhile, and a cable with a
+loose contact must not take the addresses back and forth at each touch.
+
+*Preemption may be delayed*, for a node that came back and warms up.  It is given up when
+the lesser Master ends or a better one speaks, and decided anew when our own priority or
+settings change; a claim waits for nothing.
+
+*Settings may change.*  A Master says its new priority at once, and so lets others preempt.
 """
 
 from __future__ import annotations
@@ -267,7 +282,8 @@ class Election:
         if late > master_down_interval(ours, interval):
             reason = f"this node stood still for {late:.1f} s"
             return (DropAddresses(0.0), *self._to_backup(now, reason))
-        self._due = now + interval
+        # Counted from when it was due, so that small delays do not add up.
+        self._due = max(self._due, now - interval / 2) + interval
         return (Advertise(ours), RefreshLease())
 
     # -- a postmaster's words
@@ -275,6 +291,8 @@ class Election:
     def stand_back(self, now: float, until: float, reason: str, view: View) -> Effects:
         """Let others be Master until ``until``; stay it where nobody else could be."""
         self._back_until, self._claim_until = until, -math.inf
+        # A preemption that waits was decided with another priority.
+        self._preempt = math.inf
         if self.role is not Role.MASTER:
             return ()
         if not view.others:
@@ -295,8 +313,9 @@ class Election:
         return (Advertise(CLAIMED),) if self.role is Role.MASTER else ()
 
     def reconfigure(self, now: float, settings: Settings) -> Effects:
-        """Take new settings."""
+        """Take new settings; a preemption that waits for its delay is decided anew."""
         self._settings = settings
+        self._preempt = math.inf
         if self.role is not Role.MASTER:
             return ()
         self._due = min(self._due, now + settings.interval)

@@ -11,6 +11,7 @@ part of each hello.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,6 +47,9 @@ from .values import (
 __all__ = ["GroupParts", "VirtualGroup"]
 
 _log = Logger(namespace="cluster")
+
+#: Seconds until a kernel that refused is asked again.
+TRY_AGAIN = 10.0
 
 
 @dataclass(frozen=True)
@@ -84,11 +88,14 @@ class VirtualGroup:
         self._dropping: IDelayedCall | None = None
         self._dropped: list[Deferred[None]] = []
         self._resigning = False
+        self._contested = -math.inf
         #: Changes of role since the start, and the Unix time of the last one.
         self.changes = 0
         self.since = parts.world.wall()
-        #: Why this node takes no part in the election now, or "".
+        #: Why this node takes no part in the election now, or ""; not before when it may
+        #: try again.
         self.trouble = ""
+        self._try_again = 0.0
 
     # -- what others want to know
 
@@ -142,6 +149,15 @@ class VirtualGroup:
         except LocalFault as fault:
             raise LocalFault(f"[virtual:{self.name}]: {fault}") from None
 
+    def check_more(self, settings: Virtual) -> None:
+        """Look at the addresses that ``settings`` would add, as :meth:`check`."""
+        more = [each for each in settings.addresses if each not in self.settings.addresses]
+        lease = Lease(self._parts.kernel, self._clock, settings.interface, more, 1)
+        try:
+            lease.check()
+        except LocalFault as fault:
+            raise LocalFault(f"[virtual:{self.name}]: {fault}") from None
+
     def start(self, trouble: str = "") -> None:
         """Take part in the election; with ``trouble`` only once that is over."""
         self.trouble = trouble or self._interface_trouble()
@@ -171,7 +187,7 @@ class VirtualGroup:
             try:
                 self._lease.change(settings.addresses)
             except LocalFault as fault:
-                self._in_trouble(str(fault))
+                self._refused(fault)
         self._do(self._election.reconfigure(self._clock.seconds(), election_settings(settings)))
 
     # -- what happens
@@ -181,19 +197,33 @@ class VirtualGroup:
         for said in hello.groups:
             if said.name != self.name:
                 continue
-            view, priority = self._view(), said.priority
-            if said.role is not Role.MASTER:
-                if self._election.master != hello.node:
-                    return
+            priority = said.priority
+            if said.role is Role.MASTER:
+                view = self._view()
+                if priority != RESIGNED and self._dropping is not None:
+                    self._drop_now()
+            elif self._election.master == hello.node:
                 # It resigned and we missed it, or it yielded to another, who may have the
                 # first word.
-                view, priority = replace(view, heir=False), RESIGNED
-            elif priority != RESIGNED and self._dropping is not None:
-                self._drop_now()
+                view, priority = replace(self._view(), heir=False), RESIGNED
+            else:
+                return
             advertisement = Advertisement(hello.node, hello.address, priority, said.interval, deaf)
             now = self._clock.seconds()
             self._do(self._election.advertisement(now, advertisement, view))
             return
+
+    def contested(self, hello: Hello) -> None:
+        """Take a hello that does not count yet: its sender may have announced itself.
+
+        If it is Master of this group too, it will step down when it hears us, but some
+        neighbours believe it by now.
+        """
+        now = self._clock.seconds()
+        claims = any(s.name == self.name and s.role is Role.MASTER for s in hello.groups)
+        if claims and self.role is Role.MASTER and now - self._contested >= self.interval:
+            self._contested = now
+            self._lease.announce()
 
     def gone(self, node: str) -> None:
         """Take it that the process of ``node`` has ended."""
@@ -220,9 +250,11 @@ class VirtualGroup:
         trouble = trouble or self._interface_trouble()
         if trouble and not self.trouble:
             self._in_trouble(trouble)
-        elif self.trouble and not trouble:
+        elif self.trouble and not trouble and self._clock.seconds() >= self._try_again:
             _log.info("{group}: takes part in the election again", group=self.name)
             self.trouble = ""
+            # Whom the kernel asked for while the cable was out is asked for again at once.
+            self._parts.kernel.forget_neighbours(self.settings.interface)
             self._do(self._election.recovered(self._clock.seconds()))
 
     def _interface_trouble(self) -> str:
@@ -231,6 +263,11 @@ class VirtualGroup:
         if interface is None:
             return f"there is no interface {name}"
         return "" if interface.up else f"interface {name} is down"
+
+    def _refused(self, fault: LocalFault) -> None:
+        """The kernel did not do what it was told: leave it alone for a while."""
+        self._try_again = self._clock.seconds() + TRY_AGAIN
+        self._in_trouble(str(fault))
 
     def _in_trouble(self, reason: str) -> None:
         self.trouble = reason
@@ -247,7 +284,7 @@ class VirtualGroup:
             try:
                 self._do_one(effect)
             except LocalFault as fault:
-                self._in_trouble(str(fault))
+                self._refused(fault)
                 return
         self._arm()
 

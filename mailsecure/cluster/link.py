@@ -153,7 +153,7 @@ class Link(TwistedProtocol):
         """Say BYE and close."""
         self._ours = "we stop"
         self._say(Message(Kind.BYE))
-        self._transport.loseConnection()
+        self._close()
 
     def drop(self, reason: str) -> None:
         """End at once; the owner is told that it was our doing."""
@@ -222,6 +222,11 @@ class Link(TwistedProtocol):
         """The transport has ended."""
         self._full = True
 
+    def _close(self) -> None:
+        # A transport waits for its producer before it closes.
+        self._transport.unregisterProducer()
+        self._transport.loseConnection()
+
     # -- messages
 
     def _say(self, message: Message) -> None:
@@ -239,7 +244,7 @@ class Link(TwistedProtocol):
         elif message.kind is Kind.BYE:
             self._ours = "it stopped"
             self._owner.leaves(self)
-            self._transport.loseConnection()
+            self._close()
         else:
             raise RemoteFault("says hello twice")
 

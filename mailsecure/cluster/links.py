@@ -27,14 +27,13 @@ removed key vouches for is dropped, and made again with a key that is in the rin
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, execute, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.error import ConnectionRefusedError as Refused
-from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ClientFactory
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.task import deferLater
@@ -49,18 +48,15 @@ from .certificates import SEED_OCTETS, Identity, issuer_of, make_identity
 from .keys import KeyRing
 from .link import GREETING, SILENCE, Link, LinkTls, under_tls
 from .linkdoor import HALF_OPEN, Door
+from .linkpeer import FIRST_DELAY, LinkState, Peer, Place
 from .verify import Verdict, Verification
 
 __all__ = ["LinkState", "Links", "Place"]
 
 _log = Logger(namespace="cluster")
 
-#: An address and a port.
-Place = tuple[str, int]
-
 PING_INTERVAL = 5.0
 LOOK_INTERVAL = 1.0
-FIRST_DELAY = 0.1
 LONGEST_DELAY = 5.0
 #: A link that stood so long was a good one: the next attempt is not delayed.
 GOOD = 10.0
@@ -68,62 +64,11 @@ GOOD = 10.0
 LAST_WORDS = 0.5
 INSTANCE_BITS = 64
 
-
-@dataclass(frozen=True, slots=True)
-class LinkState:
-    """What status shows of the link to one node.
-
-    ``since``: seconds that it is up, or down.  ``round_trip``: seconds, None before the
-    first PING has come back.  ``connects``: how often it came up; ``failures``: attempts
-    that failed, and links that ended otherwise than by us or a BYE; ``reason``: why the
-    last one did, or "".
-    """
-
-    up: bool
-    since: float
-    round_trip: float | None
-    connects: int
-    failures: int
-    reason: str
-    version: str
-
-
-class _Peer:
-    """What is known of one node."""
-
-    __slots__ = (
-        "believed",
-        "buried",
-        "connector",
-        "connects",
-        "delay",
-        "failures",
-        "link",
-        "place",
-        "reason",
-        "retry",
-        "since",
-        "verification",
-        "version",
-    )
-
-    def __init__(self, now: float) -> None:
-        #: Where it is; None where membership does not know it.
-        self.place: Place | None = None
-        self.link: Link | None = None
-        #: The attempt to connect, the next one, and what is waited before the one after.
-        self.connector: Any = None
-        self.retry: IDelayedCall | None = None
-        self.delay = FIRST_DELAY
-        self.verification: Verification | None = None
-        #: The instance that was said to be gone; whether its refusals are to be believed.
-        self.buried = ""
-        self.believed = True
-        self.since = now
-        self.connects = 0
-        self.failures = 0
-        self.reason = ""
-        self.version = ""
+_VERDICTS = {
+    Verdict.GONE: "refuses, which does not mean that it is gone",
+    Verdict.THERE: "has lost the link, and is there",
+    Verdict.UNKNOWN: "has lost the link, and does not answer",
+}
 
 
 class Links(Service):
@@ -151,7 +96,7 @@ class Links(Service):
         self._gone = gone
         self._left = left
         self.instance = f"{world.rng.getrandbits(INSTANCE_BITS):016x}"
-        self._peers: dict[str, _Peer] = {}
+        self._peers: dict[str, Peer] = {}
         self._port: Any = None
         self._stopping = False
         self._look = Periodic(self.clock, LOOK_INTERVAL, "the look at the links", self._look_at)
@@ -174,6 +119,7 @@ class Links(Service):
             reason = getattr(error.socketError, "strerror", None) or error.socketError
             where = f"{self._address} port {self._port_number}"
             raise LocalFault(f"cannot take links at {where}: {reason}") from None
+        self._looked = self.clock.seconds()
         self._look.start()
 
     def _make_identity(self) -> Identity:
@@ -202,7 +148,7 @@ class Links(Service):
         self._stopping = True
         self._look.stop()
         for peer in self._peers.values():
-            self._rest(peer)
+            peer.rest()
             if peer.link is not None:
                 peer.link.leave()
         self._door.close()
@@ -232,7 +178,7 @@ class Links(Service):
         for node in [node for node in self._peers if node not in peers]:
             peer = self._peers[node]
             peer.place = None
-            self._rest(peer)
+            peer.rest()
             if peer.link is None:
                 del self._peers[node]
 
@@ -259,23 +205,12 @@ class Links(Service):
     def snapshot(self) -> dict[str, LinkState]:
         """Return the state of each link, by node."""
         now = self.clock.seconds()
-        return {
-            node: LinkState(
-                peer.link is not None,
-                now - peer.since,
-                peer.link.round_trip if peer.link is not None else None,
-                peer.connects,
-                peer.failures,
-                peer.reason,
-                peer.version,
-            )
-            for node, peer in sorted(self._peers.items())
-        }
+        return {node: peer.state(now) for node, peer in sorted(self._peers.items())}
 
-    def _peer(self, node: str) -> _Peer:
+    def _peer(self, node: str) -> Peer:
         peer = self._peers.get(node)
         if peer is None:
-            peer = self._peers[node] = _Peer(self.clock.seconds())
+            peer = self._peers[node] = Peer(self.clock.seconds())
         return peer
 
     def _is_peer(self, address: str) -> bool:
@@ -287,11 +222,8 @@ class Links(Service):
 
     # -- connecting
 
-    def _dial(self, node: str, peer: _Peer) -> None:
-        if peer.retry is not None:
-            if peer.retry.active():
-                peer.retry.cancel()
-            peer.retry = None
+    def _dial(self, node: str, peer: Peer) -> None:
+        peer.end_retry()
         if peer.place is None or node < self.node or self._stopping:
             return
         host, port = peer.place
@@ -306,33 +238,18 @@ class Links(Service):
         if peer is None or self._stopping:
             return
         peer.connector = None
-        self._failed(node, peer, reason)
-
-    def _failed(self, node: str, peer: _Peer, reason: str) -> None:
         peer.failures += 1
         if reason != peer.reason:
             peer.reason = reason
             _log.info("{node}: no link: {reason}", node=node, reason=reason)
         self._again(node, peer)
 
-    def _again(self, node: str, peer: _Peer) -> None:
+    def _again(self, node: str, peer: Peer) -> None:
         """Connect after a while."""
         if peer.place is None or node < self.node or self._stopping or peer.retry is not None:
             return
         peer.retry = self.clock.callLater(peer.delay, self._dial, node, peer)
         peer.delay = min(2 * peer.delay, LONGEST_DELAY)
-
-    def _rest(self, peer: _Peer) -> None:
-        """Neither connect nor verify."""
-        if peer.retry is not None:
-            peer.retry.cancel()
-            peer.retry = None
-        if peer.verification is not None:
-            peer.verification.cancel()
-            peer.verification = None
-        connector, peer.connector = peer.connector, None
-        if connector is not None and peer.link is None:
-            connector.disconnect()
 
     # -- what links tell
 
@@ -347,9 +264,8 @@ class Links(Service):
         old, peer.link = peer.link, link
         if old is not None:
             old.drop("replaced by a new link")
-        if peer.verification is not None:
-            peer.verification.cancel()
-            peer.verification = None
+        peer.end_verification()
+        peer.end_retry()
         if link.instance == peer.buried:
             peer.believed = False
             _log.warn(
@@ -401,7 +317,7 @@ class Links(Service):
         if peer.place is None and peer.verification is None:
             del self._peers[node]
 
-    def _closed_early(self, link: Link, node: str, peer: _Peer | None, reason: str) -> None:
+    def _closed_early(self, link: Link, node: str, peer: Peer | None, reason: str) -> None:
         """A connection has ended that was no link, or none any more."""
         if not link.wanted:
             if not link.instance:
@@ -411,17 +327,17 @@ class Links(Service):
 
     # -- deaths
 
-    def _verify(self, node: str, peer: _Peer, instance: str) -> None:
+    def _verify(self, node: str, peer: Peer, instance: str) -> None:
         if peer.place is None:
             return
 
         def judged(verdict: Verdict) -> None:
             peer.verification = None
-            if verdict is not Verdict.GONE:
-                _log.info("{node}: link ended, but it is not gone", node=node)
-            elif peer.believed:
+            if verdict is Verdict.GONE and peer.believed:
                 peer.buried = instance
                 self._gone(node)
+            else:
+                _log.info("{node}: {verdict}", node=node, verdict=_VERDICTS[verdict])
 
         peer.verification = Verification(self._world, peer.place, self._address, judged)
         peer.verification.start()
@@ -431,13 +347,15 @@ class Links(Service):
     def _look_at(self) -> None:
         """Ping, and drop who is silent; without consequences for the elections."""
         now = self.clock.seconds()
+        # After a standstill of ours it is we who have not listened.
+        late, self._looked = now - self._looked > 2 * LOOK_INTERVAL, now
         for peer in list(self._peers.values()):
             link = peer.link
             if link is None:
                 continue
-            if now - link.heard >= SILENCE:
+            if now - link.heard >= SILENCE and not late:
                 link.drop("silent")
-            elif now - link.pinged >= PING_INTERVAL:
+            elif now - link.pinged >= PING_INTERVAL or late:
                 link.ping()
 
 

@@ -84,11 +84,13 @@ REPLACED = 8
 class Accepted:
     """The hello counts.
 
-    ``new``: its incarnation was adopted just now; ``deaf``: its sender does not hear us.
+    ``new``: its incarnation was adopted just now; ``deaf``: its sender does not hear us;
+    ``back``: it was not heard for so long that it did not count as alive.
     """
 
     new: bool
     deaf: bool
+    back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,10 +249,10 @@ class Membership:
         if known is not None and known.hello.incarnation == hello.incarnation:
             if hello.sequence <= known.hello.sequence:
                 raise Rejected(Drop.REPLAYED)
-            new = False
+            new, back = False, not known.alive(now)
         elif self._may_adopt(now, known, hello.incarnation, echo):
             known = self._adopt(now, known, hello)
-            new = True
+            new, back = True, False
         else:
             return self._note(now, known, hello)
         known.hello = hello
@@ -260,7 +262,7 @@ class Membership:
         if echo is not None:
             self._measure(now, wall, known, echo)
         known.deaf = now - known.echo_sent > DEAF * self.interval
-        return Accepted(new, known.deaf)
+        return Accepted(new, known.deaf, back)
 
     def _echo(self, hello: Hello) -> Heard | None:
         """Return what ``hello`` echoes of us, if we know when we sent that."""

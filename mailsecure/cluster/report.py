@@ -50,7 +50,7 @@ def report(service: ClusterService) -> dict[str, Any]:
 
 
 def _group(service: ClusterService, group: VirtualGroup) -> dict[str, Any]:
-    standing_back, claimed = service.spoken_for(group.name)
+    standing_back, claimed = service.words.until(group.name)
     return {
         "name": group.name,
         "role": group.role.value,

@@ -11,6 +11,10 @@ that was said, so a Master's advertisements are not doubled.  Answers to nodes t
 new, or that ask, keep a distance, so nobody can make us talk more than a few times an
 interval.
 
+*In step.*  Who is Master of nothing says its hello when it hears a Master's.  So all the
+hellos of an interval come in one burst, and a node is woken once an interval and not once
+a node: that is most of what a hello costs.
+
 *Start and stop.*  Sockets are opened by :meth:`bind`, while we may still be root.  The
 elections begin with :meth:`startService`, when mail can be taken.  :meth:`stopService`
 resigns first; its Deferred fires when the addresses are off the interface.
@@ -22,7 +26,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import ip_address
 from typing import Any
 
 from twisted.application.service import Service
@@ -45,9 +48,11 @@ from .keys import KeyRing
 from .links import Links
 from .membership import Accepted, Membership
 from .notify import Notices
+from .place import own_place
 from .report import report
-from .values import Fitness, GroupHello, Hello, Role, View
+from .values import RESIGNED, Fitness, GroupHello, Hello, Role, View
 from .watch import Watch
+from .words import Words
 
 __all__ = ["ClusterParts", "ClusterService"]
 
@@ -58,14 +63,13 @@ ANSWER_DISTANCE = 1 / 16
 GREETING_DISTANCE = 1 / 8
 #: What was said so shortly before (a part of an interval) is not said again.
 SAID_JUST_NOW = 1 / 10
-#: How often interfaces and fitness are looked at besides, and for how long a node must
-#: have been well again to be Master by its priority.
+#: Who keeps in step with a Master waits for it so many intervals.
+IN_STEP = 1.5
+#: How often interfaces and fitness are looked at besides.
 LOOK_INTERVAL = 1.0
-WELL_AFTER = 10.0
 #: How long the commands of ``notify`` may still take at the stop.
 LAST_COMMANDS = 5.0
 INCARNATION_BITS = 64
-RESIGNED_BY_HAND = "resigned by the postmaster"
 
 
 @dataclass(frozen=True)
@@ -96,19 +100,19 @@ class ClusterService(Service):
         self.node = config.node.name
         self._notices = Notices(parts.world)
         self._groups: dict[str, VirtualGroup] = {}
+        self._leaving: list[VirtualGroup] = []
         self._started = self._clock.seconds()
         self._said = -math.inf
         self._said_of_groups: tuple[GroupHello, ...] = ()
+        self._said_octets = b""
         self._call: IDelayedCall | None = None
-        self._resigned_until: dict[str, float] = {}
-        self._claimed_until: dict[str, float] = {}
-        self._unfit: set[str] = set()
-        self._unfit_until = -math.inf
+        self._due = math.inf
         self._look = Periodic(self._clock, LOOK_INTERVAL, "the look at the cluster", self._look_at)
         self._unwatch: Callable[[], None] | None = None
         incarnation = parts.world.rng.getrandbits(INCARNATION_BITS)
         self.membership = Membership(self.node, self.interval, incarnation)
         self.watch = Watch(self._clock, self.node)
+        self.words = Words(parts.world)
         self.hellos_sent = 0
         self.hellos_received = 0
 
@@ -145,7 +149,7 @@ class ClusterService(Service):
     async def _bind(self) -> None:
         settings = self._settings
         self._ring = _ring(self._config)
-        self.address, index = self._own_address()
+        self.address, index = own_place(self._config, self._parts.kernel)
         place = parse_place(settings.group, 0)
         self._casting = Casting(
             place,
@@ -168,37 +172,6 @@ class ClusterService(Service):
             group = self._new_group(name, virtual)
             group.check()
             self._groups[name] = group
-
-    def _own_address(self) -> tuple[Any, int]:
-        """Return our address in the cluster, and the index of the interface."""
-        settings, kernel = self._settings, self._parts.kernel
-        if settings.address:
-            return ip_address(settings.address), self._index_of(settings.address)
-        interface = kernel.interface(settings.interface)
-        if interface is None:
-            raise LocalFault(f"[cluster] interface: there is no interface {settings.interface}")
-        six = ":" in parse_place(settings.group, 0)[0]
-        virtual = {each.ip for group in self._config.virtual.values() for each in group.addresses}
-        for standing in kernel.addresses(interface.index):
-            address = standing.address.ip
-            fits = (address.version == 6) == six and not address.is_link_local
-            if fits and address not in virtual:
-                return address, interface.index
-        family = "IPv6" if six else "IPv4"
-        raise LocalFault(f"[cluster] interface: {settings.interface} has no {family} address")
-
-    def _index_of(self, address: str) -> int:
-        """Return the index of the interface of ``[cluster]``, or of that with ``address``."""
-        kernel, named = self._parts.kernel, self._settings.interface
-        for interface in kernel.interfaces():
-            standing = kernel.addresses(interface.index)
-            if interface.name == named or (
-                not named and any(str(each.address.ip) == address for each in standing)
-            ):
-                return interface.index
-        if named:
-            raise LocalFault(f"[cluster] interface: there is no interface {named}")
-        raise LocalFault(f"[cluster] address: {address} is on no interface of this machine")
 
     def _new_group(self, name: str, virtual: Virtual) -> VirtualGroup:
         return VirtualGroup(
@@ -236,7 +209,8 @@ class ClusterService(Service):
         if self._unwatch is not None:
             self._unwatch()
         if running:
-            await gatherResults([group.stop() for group in self._groups.values()])
+            groups = (*self._groups.values(), *self._leaving)
+            await gatherResults([group.stop() for group in groups])
             # Once more, without any role: the resignations may have been lost.
             self._say()
         if self._call is not None:
@@ -259,6 +233,9 @@ class ClusterService(Service):
         }
         for group in added.values():
             group.check()
+        for name, group in self._groups.items():
+            if name in config.virtual and name not in added:
+                group.check_more(config.virtual[name])
         return partial(self._reconfigure, config, ring, added)
 
     def _reconfigure(self, config: Config, ring: KeyRing, added: dict[str, VirtualGroup]) -> None:
@@ -266,13 +243,23 @@ class ClusterService(Service):
         self.links.rekey(ring)
         self.membership.interval = self.interval
         for name in [name for name in self._groups if name not in config.virtual or name in added]:
-            background(f"leaving the group {name}", _stopped(self._groups.pop(name)))
+            background(f"leaving the group {name}", self._leave(name))
         for name, group in self._groups.items():
             group.reconfigure(config.virtual[name])
         for name, group in added.items():
             self._groups[name] = group
             group.start(self._trouble())
         self._say()
+
+    async def _leave(self, name: str) -> None:
+        """Resign in a group that is ours no more, and hear its heir until the addresses left."""
+        group = self._groups[name]
+        # It resigns while hellos still speak of it.
+        stopped = group.stop()
+        del self._groups[name]
+        self._leaving.append(group)
+        await stopped
+        self._leaving.remove(group)
 
     # -- saying hello
 
@@ -285,9 +272,14 @@ class ClusterService(Service):
             return
         self._said, self._said_of_groups = now, groups
         hello = self._hello(now, self.membership.next_sequence(now), asks)
-        self._casting.send(encode(hello, self._ring.keys[0]))
+        self._said_octets = encode(hello, self._ring.keys[0])
+        self._casting.send(self._said_octets)
         self.hellos_sent += 1
-        self._next(self.interval)
+        if any(each.priority == RESIGNED for each in groups):
+            # Whoever missed that sees soon that we are Master no more.
+            self._next(self.interval * GREETING_DISTANCE)
+        else:
+            self._next(self.interval * (1 if self._leads else IN_STEP))
 
     def hello_now(self) -> Hello:
         """Return what we would say of ourselves now, without saying it."""
@@ -316,14 +308,24 @@ class ClusterService(Service):
         )
 
     def _next(self, delay: float) -> None:
-        """Say hello after ``delay`` seconds, unless something is said before."""
+        """Say hello after ``delay`` seconds, unless something is said before.
+
+        The call that is under way stays if it comes earlier, and looks for itself.
+        """
+        self._due = self._clock.seconds() + delay
         if self._call is not None:
+            if self._call.getTime() <= self._due:
+                return
             self._call.cancel()
         self._call = self._clock.callLater(delay, self._turn)
 
     def _turn(self) -> None:
         self._call = None
-        self._say()
+        early = self._due - self._clock.seconds()
+        if early > 0:
+            self._call = self._clock.callLater(early, self._turn)
+        else:
+            self._say()
 
     def _say_soon(self, distance: float) -> None:
         """Say hello, but not within ``distance`` intervals of the last one."""
@@ -331,12 +333,15 @@ class ClusterService(Service):
         now = self._clock.seconds()
         if now >= due:
             self._say()
-        elif self._call is None or self._call.getTime() > due:
+        elif self._due > due:
             self._next(due - now)
 
     # -- hearing
 
     def _received(self, datagram: bytes, source: str) -> None:
+        if datagram == self._said_octets:
+            # A multicast comes back to its sender; it is not worth reading.
+            return
         now = self._clock.seconds()
         self.hellos_received += 1
         try:
@@ -346,16 +351,28 @@ class ClusterService(Service):
             self.watch.rejected(rejected.reason, source)
             return
         if not isinstance(outcome, Accepted):
+            for group in self._groups.values():
+                group.contested(hello)
             self._say_soon(GREETING_DISTANCE)
             return
         if outcome.new:
             self.links.wanted(self.membership.places())
             self.links.nudge(hello.node)
             self._say_soon(GREETING_DISTANCE)
-        elif hello.asks and any(each.role is Role.MASTER for each in self._groups.values()):
+        elif outcome.back:
+            # The sooner it knows that it is heard again, the sooner it may be Master.
+            self._say_soon(GREETING_DISTANCE)
+        elif hello.asks and self._leads:
             self._say_soon(ANSWER_DISTANCE)
-        for group in self._groups.values():
+        for group in (*self._groups.values(), *self._leaving):
             group.heard(hello, outcome.deaf)
+        if now - self._said > self.interval / 2 and not self._leads and _leads(hello):
+            self._say()
+
+    @property
+    def _leads(self) -> bool:
+        """Whether we are Master of any group."""
+        return any(each.role is Role.MASTER for each in self._groups.values())
 
     def _view(self, group: str, priority: int, master: str | None) -> View:
         return self.membership.view(group, self._clock.seconds(), priority, self.address, master)
@@ -402,34 +419,12 @@ class ClusterService(Service):
     def _look_at(self) -> None:
         now = self._clock.seconds()
         trouble = self._trouble()
-        self._look_at_fitness(now)
+        fit = [each for each in self.membership.peers(now) if each.alive and not each.fitness]
+        self.words.look(self._parts.fitness(), fit, self._groups)
         for group in self._groups.values():
             group.look(trouble)
         self.watch.look(self.membership.peers(now), self._groups)
         self.links.wanted(self.membership.places())
-
-    def _look_at_fitness(self, now: float) -> None:
-        """Let others be Master while we cannot take mail, and they can."""
-        if self._parts.fitness() & Fitness.SPOOL:
-            self._unfit_until = now + WELL_AFTER
-            fit = [each for each in self.membership.peers(now) if each.alive and not each.fitness]
-            for name, group in self._groups.items():
-                others = any(said.name == name for each in fit for said in each.groups)
-                if others and name not in self._unfit:
-                    self._unfit.add(name)
-                    group.stand_back(math.inf, "this node cannot take mail")
-        elif self._unfit and now >= self._unfit_until:
-            for name, group in self._groups.items():
-                if name in self._unfit:
-                    self._back_again(name, group, now)
-            self._unfit.clear()
-
-    def _back_again(self, name: str, group: VirtualGroup, now: float) -> None:
-        until = self._resigned_until.get(name, now)
-        if until > now:
-            group.stand_back(until, RESIGNED_BY_HAND)
-        else:
-            group.come_forward()
 
     # -- the postmaster's words
 
@@ -437,37 +432,13 @@ class ClusterService(Service):
         """Return all that ``mailsecure cluster status`` shows."""
         return report(self)
 
-    def spoken_for(self, group: str) -> tuple[float | None, float | None]:
-        """Return until when (Unix time) a group stands back, and is claimed, by command."""
-        now, wall = self.now, self._world.wall()
-
-        def moment(until: float | None) -> float | None:
-            return wall + until - now if until is not None and until > now else None
-
-        return moment(self._resigned_until.get(group)), moment(self._claimed_until.get(group))
-
     def resign(self, group: str | None, seconds: float) -> list[str]:
         """Let others be Master for so long; return what to say.  KeyError: no such group."""
-        until = self._clock.seconds() + seconds
-        lines = []
-        for each in self._named(group):
-            was = each.role
-            self._claimed_until.pop(each.name, None)
-            self._resigned_until[each.name] = until
-            each.stand_back(until, RESIGNED_BY_HAND)
-            lines.append(f"{each.name}: was {was.value}, is {each.role.value}")
-        return lines
+        return self.words.resign(self._named(group), seconds)
 
     def takeover(self, group: str | None, seconds: float) -> list[str]:
         """Be Master for so long, whoever has the higher priority; return what to say."""
-        until = self._clock.seconds() + seconds
-        lines = []
-        for each in self._named(group):
-            self._resigned_until.pop(each.name, None)
-            self._claimed_until[each.name] = until
-            each.claim(until)
-            lines.append(f"{each.name}: is {each.role.value}")
-        return lines
+        return self.words.takeover(self._named(group), seconds)
 
     def _named(self, group: str | None) -> list[VirtualGroup]:
         return list(self._groups.values()) if group is None else [self._groups[group]]
@@ -480,5 +451,6 @@ def _ring(config: Config) -> KeyRing:
     return read_keys(path)
 
 
-async def _stopped(group: VirtualGroup) -> None:
-    await group.stop()
+def _leads(hello: Hello) -> bool:
+    """Say whether its sender is Master of any group."""
+    return any(each.role is Role.MASTER and each.priority for each in hello.groups)

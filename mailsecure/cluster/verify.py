@@ -13,7 +13,8 @@ has ended differs in one thing: nobody listens at its address any more, so its k
 A connection that is made and then closed says nothing: a kernel that buries a process
 closes its sockets one after another, and may take a connection just before the listening
 socket's turn; so does a process that has too many connections.  Therefore attempts are
-repeated: the first few at once when one is closed, then at intervals.  A lost SYN is not waited for: the next attempt sends another.
+repeated: the first few at once when one is closed, then at intervals.  A lost SYN is not
+waited for; the next attempt sends another.
 
 Not every refusal is a death: a firewall rule that answers with a reset or with "port
 unreachable" looks the same.  :mod:`.links` does not believe a refusal again that was shown

@@ -61,6 +61,7 @@ class Watch:
         self._clock = clock
         self._node = node
         self._told: dict[Drop, float] = {}
+        self._last: dict[Drop, float] = {}
         self._untold: Counter[Drop] = Counter()
         self._alive: set[str] = set()
         self._deaf: set[str] = set()
@@ -76,7 +77,7 @@ class Watch:
             return
         self.drops[reason] += 1
         self._untold[reason] += 1
-        now = self._clock.seconds()
+        now = self._last[reason] = self._clock.seconds()
         if now - self._told.get(reason, -TELL_INTERVAL) < TELL_INTERVAL:
             return
         self._told[reason] = now
@@ -143,6 +144,7 @@ class Watch:
             for group, masters in self.two_masters.items()
         ]
         found += [f"{node} does not hear us" for node in sorted(self._deaf)]
-        if self.drops[Drop.SAME_NAME]:
+        last = self._last.get(Drop.SAME_NAME)
+        if last is not None and self._clock.seconds() - last < TELL_INTERVAL:
             found.append("another node has our name, or old datagrams of ours are sent again")
         return found

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from difflib import get_close_matches
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
-__all__ = ["check_endpoint"]
+__all__ = ["Place", "check_endpoint", "place_of"]
 
 _TOKEN = re.compile(r"\\(.)|([:=])|([^\\:=]+)|(\\)", re.DOTALL)
 
@@ -46,6 +47,25 @@ def check_endpoint(text: str) -> None:
         raise ValueError(f"{kind} needs a {positional}: {_EXAMPLES[kind]}")
     if kind == "systemd" and ("name" in given) == ("index" in given):
         raise ValueError(f"systemd needs either name or index: {_EXAMPLES[kind]}")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a TCP endpoint listens; ``backlog`` is None where the text does not say."""
+
+    interface: IPv4Address | IPv6Address
+    port: int
+    backlog: int | None
+
+
+def place_of(text: str) -> Place | None:
+    """Return where an endpoint that was checked listens, None if not at one IP address."""
+    (_, kind), *fields = _fields(text)
+    given = {name or "port": value for name, value in fields}
+    if kind not in ("tcp", "tcp6") or "interface" not in given:
+        return None
+    backlog = int(given["backlog"]) if "backlog" in given else None
+    return Place(ip_address(given["interface"]), int(given["port"]), backlog)
 
 
 def _fields(text: str) -> list[tuple[str | None, str]]:

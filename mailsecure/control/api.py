@@ -70,7 +70,8 @@ class Cluster(Protocol):
                       last_hello, round_trip, clock_offset, alive, starts, fitness: [],
                       groups: {group: "role/priority"}, hears: [node], heard_by: [node],
                       link: {up, since, round_trip, connects, failures, last_reason}}]
-            (link is null for this node; its round_trip before the first ping came back)
+            (link is null for this node; its round_trip before the first ping came back; its
+            since is how long it is up, or down)
             drops   {reason: datagrams ignored}
             alarms  [what is wrong now, a line each]
         """

@@ -13,8 +13,8 @@ import click
 
 from ..config.reader import read_ini
 from ..units import parse_seconds
-from . import cluster_tables
 from .asking import common, outcome_of, print_json, print_page
+from .cluster_tables import cluster_page, unwell
 from .lines import escape
 
 __all__ = ["cluster"]
@@ -39,9 +39,8 @@ def status(config: Path, as_json: bool, check: bool) -> int:
     if as_json:
         print_json(found)
     else:
-        print_page(cluster_tables.cluster_page(found))
-    unwell = any(not each["master"] or each["two_masters"] for each in found["groups"])
-    return _UNWELL if check and unwell else 0
+        print_page(cluster_page(found))
+    return _UNWELL if check and unwell(found) else 0
 
 
 class _Duration(click.ParamType):  # type: ignore[type-arg] # generic since click 8.2
@@ -84,20 +83,24 @@ _moving("takeover", "Be Master of GROUP (all groups if none is named), whoever e
 
 @cluster.command()
 @click.argument("file", type=click.Path(path_type=Path), required=False)
-@click.option("--add", "step", flag_value="add", help="Add a key that is believed, not used.")
-@click.option("--use-new", "step", flag_value="use", help="Sign with the added key.")
-@click.option("--drop-old", "step", flag_value="drop", help="Remove the key no longer used.")
+@click.option("--add", is_flag=True, help="Add a key that is believed, not used.")
+@click.option("--use-new", is_flag=True, help="Sign with the added key.")
+@click.option("--drop-old", is_flag=True, help="Remove the key no longer used.")
 @common
-def keygen(config: Path, as_json: bool, file: Path | None, step: str | None) -> None:
+def keygen(config: Path, as_json: bool, file: Path | None, **steps: bool) -> None:
     """Make the cluster's key file, or change its key without a gap.
 
     FILE is that of [cluster] key_file if it is not named.
     """
+    chosen = [name.partition("_")[0] for name, given in steps.items() if given]
+    if len(chosen) > 1:
+        raise click.UsageError("one step at a time: each is done on every node before the next")
     # Cryptography takes long to import, and no other command needs it.
     from .keygen import keep_keys  # noqa: PLC0415
 
-    path = file or _configured(config)
-    ids, lines = keep_keys(path, step or "new")
+    key_file, user = _configured(config)
+    path = file or key_file
+    ids, lines = keep_keys(path, chosen[0] if chosen else "new", user)
     if as_json:
         print_json({"file": str(path), "keys": ids})
         return
@@ -105,12 +108,12 @@ def keygen(config: Path, as_json: bool, file: Path | None, step: str | None) -> 
         click.echo(line.replace("FILE", escape(str(path))))
 
 
-def _configured(config: Path) -> Path:
-    """Return the key file that the ini names, or the usual one."""
+def _configured(config: Path) -> tuple[Path, str]:
+    """Return the key file that the ini names, or the usual one, and the daemon's user."""
     try:
-        entry = read_ini(config.read_text("utf-8", "replace"), str(config)).entries.get(
-            ("cluster", "key_file")
-        )
+        entries = read_ini(config.read_text("utf-8", "replace"), str(config)).entries
     except OSError:
-        return _KEY_FILE
-    return config.absolute().parent / entry.text if entry and entry.text else _KEY_FILE
+        return _KEY_FILE, ""
+    named, user = entries.get(("cluster", "key_file")), entries.get(("node", "user"))
+    path = config.absolute().parent / named.text if named and named.text else _KEY_FILE
+    return path, user.text if user else ""

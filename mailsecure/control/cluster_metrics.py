@@ -40,6 +40,12 @@ _NODES: tuple[tuple[str, str, Callable[[_Row], float]], ...] = (
         lambda each: bool(each["link"] and each["link"]["up"]),
     ),
 )
+#: What is counted of the node itself.
+_COUNTS = (
+    ("hellos_sent", "Hello datagrams said."),
+    ("hellos_received", "Hello datagrams that came, whether they counted or not."),
+    ("send_failures", "Hello datagrams that could not be sent."),
+)
 
 
 def cluster_figures(report: dict[str, Any]) -> Iterator[Any]:
@@ -52,9 +58,9 @@ def cluster_figures(report: dict[str, Any]) -> Iterator[Any]:
     for group in report["groups"]:
         changes.add_metric([group["name"]], group["changes"])
     yield changes
-    me = report["node"]
+    hearers = {name for each in report["nodes"] if each["self"] for name in each["heard_by"]}
     others = {
-        each["node"]: each | {"deaf": each["alive"] and me not in each["hears"]}
+        each["node"]: each | {"deaf": each["alive"] and each["node"] not in hearers}
         for each in report["nodes"]
         if not each["self"]
     }
@@ -66,12 +72,8 @@ def cluster_figures(report: dict[str, Any]) -> Iterator[Any]:
     for reason, count in report["drops"].items():
         drops.add_metric([reason], count)
     yield drops
-    for direction in ("sent", "received"):
-        yield CounterMetricFamily(
-            f"mailsecure_cluster_hellos_{direction}",
-            f"Hello datagrams {direction}.",
-            report[f"hellos_{direction}"],
-        )
+    for name, meaning in _COUNTS:
+        yield CounterMetricFamily(f"mailsecure_cluster_{name}", meaning, report[name])
 
 
 def _gauges(name: str, meaning: str, label: str, values: dict[str, float]) -> GaugeMetricFamily:

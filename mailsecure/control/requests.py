@@ -14,9 +14,7 @@ request          arguments                                   answer
 ``queue.release``  likewise                                  likewise
 ``queue.delete``  likewise                                   likewise
 ``queue.bounce``  likewise, and ``reason``                   likewise
-``cluster.status``  none                                     see :class:`.api.Cluster`
-``cluster.resign``  ``group`` ("" is all), ``seconds``       ``lines`` to show
-``cluster.takeover``  likewise                               likewise
+``cluster.…``    see :mod:`.cluster_requests`
 ===============  ==========================================  ==============================
 
 A filter is any of ``id``, ``sender``, ``recipient``, ``destination``, ``state``.  What
@@ -33,7 +31,6 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Awaitable, Callable, Iterator
-from functools import partial
 from typing import Any
 
 from twisted.internet.task import deferLater
@@ -44,8 +41,9 @@ from ..errors import RemoteFault
 from ..spool.api import Body, Filter, Listing, QueuedMessage, RecipientState
 from ..spool.ids import MessageId, id_name, parse_id
 from ..world import World
-from .api import Cluster, Desk
-from .wire import Kind, Refusal
+from .api import Desk
+from .cluster_requests import ClusterRequests
+from .wire import Kind, Refusal, only
 
 __all__ = ["Requests", "Send"]
 
@@ -61,8 +59,6 @@ _BREATH = 200
 _PIECE = 48 * 1024
 _MAX_HEADER = 256 * 1024
 _FILTER = frozenset({"id", "sender", "recipient", "destination", "state"})
-#: The longest time for which a postmaster may move a role, in seconds.
-LONGEST_MOVE = 7 * 86400
 _STATES = {state.value: state for state in RecipientState}
 
 
@@ -72,15 +68,13 @@ class Requests:
     def __init__(self, world: World, desk: Desk) -> None:
         self._world = world
         self._desk = desk
+        self._cluster = ClusterRequests(desk.cluster)
         self._known: dict[str, Callable[[_Arguments, int, Send], Awaitable[_Arguments]]] = {
             "ping": self._ping,
             "status": self._status,
             "reload": self._reload,
             "queue.list": self._list,
             "queue.show": self._show,
-            "cluster.status": self._cluster_status,
-            "cluster.resign": partial(self._move, "resign"),
-            "cluster.takeover": partial(self._move, "takeover"),
         }
 
     async def answer(
@@ -92,21 +86,23 @@ class Requests:
         """
         if answer := self._known.get(request):
             return await answer(arguments, uid, send)
+        if request.startswith("cluster."):
+            return self._cluster.answer(request, arguments, uid)
         verb = request.removeprefix("queue.")
         if verb in ("flush", "hold", "release", "delete", "bounce") and verb != request:
             return await self._act(verb, arguments, uid)
         raise Refusal(Kind.USAGE, f"no such request: {request[:64]!r}")
 
     async def _ping(self, arguments: _Arguments, uid: int, send: Send) -> dict[str, Any]:
-        _only(arguments, frozenset())
+        only(arguments, frozenset())
         return {"version": __version__, "pid": os.getpid()}
 
     async def _status(self, arguments: _Arguments, uid: int, send: Send) -> dict[str, Any]:
-        _only(arguments, frozenset())
+        only(arguments, frozenset())
         return await self._desk.status()
 
     async def _reload(self, arguments: _Arguments, uid: int, send: Send) -> dict[str, Any]:
-        _only(arguments, frozenset())
+        only(arguments, frozenset())
         _log.info("reload asked for by uid {uid}", uid=uid)
         return {"lines": list(await self._desk.reload())}
 
@@ -133,7 +129,7 @@ class Requests:
         return {"messages": messages, "recipients": recipients}
 
     async def _show(self, arguments: _Arguments, uid: int, send: Send) -> dict[str, Any]:
-        _only(arguments, frozenset({"id", "full"}))
+        only(arguments, frozenset({"id", "full"}))
         wanted = _id(arguments.get("id"))
         name = id_name(wanted)
         message = await self._desk.spool.content(wanted)
@@ -195,54 +191,14 @@ class Requests:
         )
         return {"recipients": recipients}
 
-    async def _cluster_status(self, arguments: _Arguments, uid: int, send: Send) -> dict[str, Any]:
-        _only(arguments, frozenset())
-        return self._cluster().report()
-
-    async def _move(self, verb: str, arguments: _Arguments, uid: int, send: Send) -> dict[str, Any]:
-        """Resign from groups, or take them over."""
-        _only(arguments, frozenset({"group", "seconds"}))
-        cluster = self._cluster()
-        group, seconds = arguments.get("group", ""), arguments.get("seconds")
-        if not isinstance(group, str):
-            raise Refusal(Kind.USAGE, "group is text")
-        if not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_MOVE:
-            raise Refusal(Kind.USAGE, "the time is more than nothing, and 7 days at most")
-        known = [each["name"] for each in cluster.report()["groups"]]
-        if group and group not in known:
-            there = f"there are: {', '.join(known)}" if known else "there are none here"
-            raise Refusal(Kind.ABSENT, f"there is no virtual group {group[:40]!r}", (there,))
-        _log.info(
-            "cluster {action} of {group} for {seconds} s by uid {uid}",
-            action=verb,
-            group=group or "all groups",
-            seconds=seconds,
-            uid=uid,
-        )
-        move = cluster.resign if verb == "resign" else cluster.takeover
-        return {"lines": move(group or None, float(seconds))}
-
-    def _cluster(self) -> Cluster:
-        if self._desk.cluster is None:
-            raise Refusal(
-                Kind.UNAVAILABLE, "this node is in no cluster: [cluster] key_file is not set"
-            )
-        return self._desk.cluster
-
 
 def _encoded(content: bytes) -> dict[str, Any]:
     return {"content": base64.b64encode(content).decode("ascii")}
 
 
-def _only(arguments: _Arguments, known: frozenset[str]) -> None:
-    for name in arguments:
-        if name not in known:
-            raise Refusal(Kind.USAGE, f"no such argument: {name[:64]!r}")
-
-
 def _filter(arguments: _Arguments, others: frozenset[str]) -> Filter:
     """Return the filter that ``arguments`` hold besides ``others``."""
-    _only(arguments, _FILTER | others)
+    only(arguments, _FILTER | others)
     texts = {}
     for name in ("sender", "recipient", "destination"):
         text = arguments.get(name, "")

@@ -33,6 +33,7 @@ __all__ = [
     "decode_request",
     "encode",
     "encode_request",
+    "only",
     "refused",
 ]
 
@@ -121,6 +122,13 @@ def decode_request(line: bytes) -> tuple[str, dict[str, Any]]:
     if not isinstance(request, str) or not isinstance(arguments, dict):
         raise Refusal(Kind.PROTOCOL, "not a request: request or arguments are missing")
     return request, arguments
+
+
+def only(arguments: dict[str, Any], known: frozenset[str]) -> None:
+    """Refuse arguments that are not ``known``: a misspelt one must not be as good as none."""
+    for name in arguments:
+        if name not in known:
+            raise Refusal(Kind.USAGE, f"no such argument: {name[:64]!r}")
 
 
 def decode_answer(line: bytes) -> tuple[str, dict[str, Any]]:

@@ -16,10 +16,12 @@ import grp
 import os
 import pwd
 import resource
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol, cast
 
 from ..errors import LocalFault
+from .capabilities import Capabilities, LinuxCapabilities, Sets
 
 __all__ = [
     "Identity",
@@ -58,6 +60,7 @@ class System(Protocol):
 
 
 _SYSTEM = cast(System, os)
+_CAPABILITIES = LinuxCapabilities()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,25 +85,39 @@ def identity_of(user: str, group: str) -> Identity:
     return Identity(user, entry.pw_uid, gid)
 
 
-def drop_privileges(identity: Identity, system: System = _SYSTEM) -> None:
+def drop_privileges(
+    identity: Identity,
+    keep: Collection[int] = (),
+    system: System = _SYSTEM,
+    capabilities: Capabilities = _CAPABILITIES,
+) -> None:
     """Become ``identity`` for good; LocalFault if that is not possible.
 
-    Real, effective and saved ids are set, the groups first, because only root may.  Then
-    the way back is tried, and must be closed.
+    Real, effective and saved ids are set, the groups first, because only root may.  Of the
+    capabilities those in ``keep`` remain, as far as we have them now, and no other
+    (:mod:`.capabilities`).  Then the way back is tried, and must be closed.
     """
     uids, gids = (identity.uid,) * 3, (identity.gid,) * 3
     if system.getresuid() == uids and system.getresgid() == gids:
         return
+    kept = 0
     try:
+        if identity.uid != 0:
+            kept = sum(1 << each for each in set(keep)) & capabilities.sets().permitted
+            capabilities.survive()
         system.initgroups(identity.user, identity.gid)
         system.setresgid(*gids)
         system.setresuid(*uids)
+        if identity.uid != 0:
+            capabilities.restrict(kept)
     except OSError as error:
         raise LocalFault(f"cannot become user {identity.user}: {error.strerror}") from None
     # The kernel may have opened the memory to core dumps again: see PR_SET_DUMPABLE in prctl(2).
     _hide_memory()
     if identity.uid == 0:
         return
+    if capabilities.sets() != Sets(kept, kept, 0, 0):
+        raise LocalFault(f"became user {identity.user}, but with other capabilities than wanted")
     try:
         system.setuid(0)
     except OSError:

@@ -16,7 +16,6 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.protocol import ServerFactory
@@ -38,6 +37,7 @@ from ..spool.body import BodyStore
 from ..spool.ids import IdSource
 from ..world import World
 from .limits import ClientLimits, Limits, client_key
+from .ports import listen
 from .relaying import RelayRules, literal_of, postmaster_domain
 from .session import Client, Desk, GatewaySession
 from .tls import ServerTls
@@ -165,6 +165,7 @@ class Gateway(Service):
             smtp.minimum_rate,
         )
         self._smtp = smtp
+        self._virtual = {each.ip for group in config.virtual.values() for each in group.addresses}
         self._relay_networks = _NetworkList(config.relay.networks)
         self._mended = _NetworkList(
             smtp.bare_newlines_networks if smtp.bare_newlines is BareNewlines.NORMALISE else ()
@@ -277,11 +278,10 @@ class Gateway(Service):
             await self._bind(description, factory)
 
     async def _bind(self, description: str, factory: Any) -> None:
-        endpoint = serverFromString(self._parts.world.reactor, description)
         try:
-            port = await endpoint.listen(factory)
+            port = await listen(self._parts.world.reactor, description, factory, self._virtual)
             # Bound, but not read before startService: the spool is not open yet.
-            port.pauseProducing()
+            port.pauseProducing()  # type: ignore[attr-defined]
             self._ports.append(port)
         except CannotListenError as error:
             reason = getattr(error.socketError, "strerror", None) or error.socketError

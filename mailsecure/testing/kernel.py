@@ -35,6 +35,8 @@ class MemoryKernel:
         self._made = 0
         #: What was sent: (time, index, frame).
         self.frames: list[tuple[float, int, bytes]] = []
+        #: Interfaces whose vain questions were to be forgotten.
+        self.forgotten: list[str] = []
         #: What :meth:`may_hold` says; and why addresses are refused, "" if they are not.
         self.missing = ""
         self.refuses = ""
@@ -118,6 +120,10 @@ class MemoryKernel:
             raise LocalFault(f"the kernel keeps {address}: {self.refuses}")
         self._standing.pop((index, address), None)
 
+    def forget_neighbours(self, name: str) -> None:
+        """Note that it was asked."""
+        self.forgotten.append(name)
+
     def send(self, index: int, frame: bytes) -> None:
         """Note a frame."""
         if not any(each.index == index and each.up for each in self._known.values()):
@@ -127,4 +133,9 @@ class MemoryKernel:
     def watch(self, changed: Callable[[str], None]) -> Callable[[], None]:
         """Call ``changed`` with the name of each interface that changes."""
         self._watchers.append(changed)
-        return lambda: self._watchers.remove(changed)
+
+        def unwatch() -> None:
+            if changed in self._watchers:
+                self._watchers.remove(changed)
+
+        return unwatch

@@ -56,6 +56,13 @@ class Kernel(Protocol):
     def release(self, index: int, address: Address) -> None:
         """Remove ``address``; that it is absent is fine."""
 
+    def forget_neighbours(self, name: str) -> None:
+        """Forget whom the interface ``name`` asked for in vain; it asks again when needed.
+
+        Linux asks once a second, so what it asked on a cable that was out costs up to a
+        second after the cable is in again.
+        """
+
     def send(self, index: int, frame: bytes) -> None:
         """Send an Ethernet frame as it is."""
 

@@ -25,11 +25,15 @@ __all__ = ["Lease"]
 
 _log = Logger(namespace="vip")
 
-#: An address with a shorter lifetime than this (seconds) is one that we left behind.
+#: An address with no longer a lifetime than this (seconds), or than a lease of ours if that
+#: is longer, is one that we left behind.
 OURS = 60.0
 #: When neighbours are told again, in seconds; and so long after the lease.
 AGAIN = (0.1, 1.0, 5.0)
 AFTER_LEASE = 0.2
+#: A lease is refreshed after this part of it.  Hellos come at every third of it, a little
+#: early or late: at exactly a third, every other one would be too early.
+REFRESHED = 1 / 4
 
 
 class Lease:
@@ -66,7 +70,7 @@ class Lease:
         for standing in self._kernel.addresses(interface.index):
             if standing.address.ip not in wanted:
                 continue
-            if standing.valid is None or standing.valid > OURS:
+            if standing.valid is None or standing.valid > max(OURS, self.seconds):
                 raise LocalFault(
                     f"{standing.address} already stands on {self._name} for another reason: "
                     "a virtual address must belong to no machine"
@@ -91,7 +95,7 @@ class Lease:
 
     def refresh(self) -> None:
         """Keep the addresses for another lease, if a quarter of it is over."""
-        if self.held and self._clock.seconds() - self._refreshed >= self.seconds / 4:
+        if self.held and self._clock.seconds() - self._refreshed >= self.seconds * REFRESHED:
             self._lease()
 
     def _lease(self) -> None:

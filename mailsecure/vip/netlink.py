@@ -1,9 +1,11 @@
 """The kernel of Linux by netlink and a packet socket: the real :class:`.api.Kernel`.
 
-Addresses are set by ``pyroute2`` over one socket that stays open; its calls take about a
-millisecond and are made in the reactor's thread.  A second socket says when an interface
-changes (rtnetlink(7), group RTMGRP_LINK); only then are the interfaces asked for again, so
-that their state is known without asking.  Frames leave through a packet socket that
+What stands where is asked with ``pyroute2``, whose calls take one to three milliseconds in
+the reactor's thread.  Setting an address, which goes on for as long as we are Master, takes
+a tenth of that by :mod:`.messages` over a socket of its own.  Another one says when an
+interface changes (rtnetlink(7), group RTMGRP_LINK); only then are the interfaces asked for
+again, so that their state is known without asking.  It is known at once; only of lost
+carriers Linux tells no more than once a second.  Frames leave through a packet socket that
 receives nothing.
 
 ``tap`` makes one for the World.  Its sockets are opened when it is first used, while the
@@ -16,27 +18,41 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from ipaddress import ip_interface
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
 from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
 
 from ..errors import LocalFault
 from .api import Address, Interface, Standing
+from .messages import add_address, answer_to, remove_address
 
 __all__ = ["LinuxKernel"]
+
+_log = Logger(namespace="vip")
 
 _CAP_NET_ADMIN, _CAP_NET_RAW = 12, 13
 _RTMGRP_LINK = 1
 _IFF_UP, _IFF_LOWER_UP = 1, 1 << 16
-_IFA_F_NODAD, _IFA_F_NOPREFIXROUTE = 0x02, 0x200
+_SOL_NETLINK, _NETLINK_CAP_ACK = 270, 10
 _FOR_EVER = 0xFFFFFFFF
+_NUD_INCOMPLETE, _NUD_FAILED = 0x01, 0x20
+#: Neighbours forgotten in one go: each takes about a millisecond.
+_MOST_FORGOTTEN = 32
 _READ = 65536
+#: The kernel answers a request before it returns from taking it; so long, it never takes.
+_PATIENCE = 1.0
+#: A list is asked for again if it changed while it was made.
+_TRIES = 5
+_AGAIN = 0.1
 
 
 class LinuxKernel:
@@ -45,8 +61,11 @@ class LinuxKernel:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._netlink: Any = None
+        self._requests: socket.socket | None = None
+        self._sequence = 0
         self._packets: socket.socket | None = None
         self._told: _Changes | None = None
+        self._later: IDelayedCall | None = None
         self._known: dict[str, Interface] = {}
         self._watchers: list[Callable[[str], None]] = []
 
@@ -77,12 +96,21 @@ class LinuxKernel:
         """Call ``changed`` with the name of each interface that comes, goes or changes."""
         self._open()
         self._watchers.append(changed)
-        return lambda: self._watchers.remove(changed)
+
+        def unwatch() -> None:
+            if changed in self._watchers:
+                self._watchers.remove(changed)
+
+        return unwatch
 
     def _open(self) -> None:
         if self._netlink is not None:
             return
         self._netlink = IPRoute()
+        self._requests = _netlink_socket()
+        self._requests.settimeout(_PATIENCE)
+        # The answer without the request in it.
+        self._requests.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
         with suppress(PermissionError):
             # Protocol 0: nothing is received.
             self._packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
@@ -91,80 +119,109 @@ class LinuxKernel:
 
     def _look(self) -> None:
         """Something changed: find out what, and tell."""
-        before, self._known = self._known, self._asked()
+        try:
+            now = self._asked()
+        except LocalFault as fault:
+            _log.warn("{reason}; trying again", reason=str(fault))
+            if self._later is None or not self._later.active():
+                self._later = self._reactor.callLater(_AGAIN, self._look)
+            return
+        before, self._known = self._known, now
         for name in {**before, **self._known}:
             if before.get(name) != self._known.get(name):
                 for each in list(self._watchers):
                     each(name)
 
     def _asked(self) -> dict[str, Interface]:
-        try:
-            found = [_interface(link) for link in self._netlink.get_links()]
-        except (NetlinkError, OSError) as error:
-            raise _fault("cannot list the interfaces", error) from None
-        return {each.name: each for each in found}
+        links = self._listed("the interfaces", self._netlink.get_links)
+        return {each.name: each for each in map(_interface, links)}
+
+    def _listed(self, what: str, ask: Callable[[], Iterable[Any]]) -> list[Any]:
+        for left in reversed(range(_TRIES)):
+            try:
+                return list(ask())
+            except NetlinkDumpInterrupted as error:
+                if not left:
+                    raise LocalFault(f"cannot list {what}: they change all the time") from error
+            except (NetlinkError, OSError) as error:
+                raise LocalFault(f"cannot list {what}: {_reason(error)}") from None
+        raise AssertionError
 
     # -- addresses
 
     def addresses(self, index: int) -> Sequence[Standing]:
         """Return what stands on the interface ``index``."""
         self._open()
-        try:
-            return [_standing(each) for each in self._netlink.get_addr(index=index)]
-        except (NetlinkError, OSError) as error:
-            raise _fault("cannot list the addresses", error) from None
+        ask = partial(self._netlink.get_addr, index=index)
+        return [_standing(each) for each in self._listed("the addresses", ask)]
 
     def lease(self, index: int, address: Address, seconds: int) -> None:
         """Add ``address`` for ``seconds``, or keep it for so long from now.
 
-        An IPv6 address is there at once (no duplicate address detection, which would keep
-        it from being used for a second) and is never chosen as a source.
+        See :func:`.messages.add_address` for what comes with it.
         """
-        self._open()
-        six = address.version == 6
-        try:
-            self._netlink.addr(
-                "replace",
-                index=index,
-                address=str(address.ip),
-                prefixlen=address.network.prefixlen,
-                flags=_IFA_F_NOPREFIXROUTE | (_IFA_F_NODAD if six else 0),
-                IFA_CACHEINFO={"ifa_preferred": 0 if six else seconds, "ifa_valid": seconds},
-            )
-        except (NetlinkError, OSError) as error:
-            raise _fault(f"the kernel does not take {address}", error) from None
+        number = self._request(add_address, index, address, seconds)
+        if number:
+            raise LocalFault(f"the kernel does not take {address}: {os.strerror(number)}")
 
     def release(self, index: int, address: Address) -> None:
         """Remove ``address``; that it, or the interface, is absent is fine."""
+        number = self._request(remove_address, index, address)
+        if number not in (0, errno.EADDRNOTAVAIL, errno.ENODEV):
+            raise LocalFault(f"the kernel keeps {address}: {os.strerror(number)}")
+
+    def _request(self, make: Callable[..., bytes], *about: Any) -> int:
+        """Send a request; return the ``errno`` that answers it, 0 if it was obeyed."""
         self._open()
+        requests = cast(socket.socket, self._requests)
+        self._sequence = self._sequence % _FOR_EVER + 1
         try:
-            self._netlink.addr(
-                "del", index=index, address=str(address.ip), prefixlen=address.network.prefixlen
-            )
-        except (NetlinkError, OSError) as error:
-            if _number(error) not in (errno.EADDRNOTAVAIL, errno.ENODEV):
-                raise _fault(f"the kernel keeps {address}", error) from None
+            requests.send(make(self._sequence, *about))
+            while (number := answer_to(self._sequence, requests.recv(_READ))) is None:
+                continue
+        except OSError as error:
+            return error.errno or errno.ETIMEDOUT
+        return number
+
+    def forget_neighbours(self, name: str) -> None:
+        """Forget whom the interface ``name`` asked for in vain; see :class:`.api.Kernel`.
+
+        What cannot be forgotten costs a second and no more, so nothing is raised.
+        """
+        interface = self.interface(name)
+        if interface is None:
+            return
+        for family in (socket.AF_INET, socket.AF_INET6):
+            ask = partial(self._netlink.get_neighbours, family=family, ifindex=interface.index)
+            try:
+                vain = [each for each in self._listed("the neighbours", ask) if _in_vain(each)]
+                for each in vain[:_MOST_FORGOTTEN]:
+                    address = each.get("NDA_DST")
+                    self._netlink.neigh("del", family=family, ifindex=interface.index, dst=address)
+            except (LocalFault, NetlinkError, OSError) as error:
+                _log.debug("cannot forget neighbours: {reason}", reason=str(error))
 
     def send(self, index: int, frame: bytes) -> None:
         """Send an Ethernet frame as it is."""
         self._open()
         if self._packets is None:
             raise LocalFault("CAP_NET_RAW is missing")
+        names = [each.name for each in self._known.values() if each.index == index]
+        if not names:
+            raise LocalFault(f"a frame could not be sent: {os.strerror(errno.ENODEV)}")
         try:
-            name = socket.if_indextoname(index)
-            self._packets.sendto(frame, (name, 0))
+            self._packets.sendto(frame, (names[0], 0))
         except OSError as error:
-            raise _fault("a frame could not be sent", error) from None
+            raise LocalFault(f"a frame could not be sent: {error.strerror}") from None
 
     def close(self) -> None:
         """Close all sockets."""
-        if self._told is not None:
-            self._told.close()
-        if self._packets is not None:
-            self._packets.close()
-        if self._netlink is not None:
-            self._netlink.close()
-        self._netlink = self._packets = self._told = None
+        if self._later is not None and self._later.active():
+            self._later.cancel()
+        for each in (self._told, self._packets, self._requests, self._netlink):
+            if each is not None:
+                each.close()
+        self._netlink = self._requests = self._packets = self._told = None
 
 
 class _Changes(FileDescriptor):
@@ -177,7 +234,7 @@ class _Changes(FileDescriptor):
     def __init__(self, reactor: Any, changed: Callable[[], None]) -> None:
         super().__init__(reactor)
         self._changed = changed
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._socket = _netlink_socket()
         self._socket.setblocking(False)
         self._socket.bind((0, _RTMGRP_LINK))
         self.connected = 1
@@ -219,6 +276,10 @@ def _interface(link: Any) -> Interface:
     return Interface(link["index"], link.get("IFLA_IFNAME"), mac[:6].ljust(6, b"\0"), up)
 
 
+def _in_vain(neighbour: Any) -> bool:
+    return bool(neighbour["state"] & (_NUD_INCOMPLETE | _NUD_FAILED))
+
+
 def _standing(each: Any) -> Standing:
     # IFA_LOCAL is our own where the link is point-to-point (rtnetlink(7)).
     text = each.get("IFA_LOCAL") or each.get("IFA_ADDRESS")
@@ -227,9 +288,9 @@ def _standing(each: Any) -> Standing:
     return Standing(address, None if valid == _FOR_EVER else float(valid))
 
 
-def _number(error: NetlinkError | OSError) -> int:
-    return int(error.code if isinstance(error, NetlinkError) else error.errno or 0)
+def _reason(error: NetlinkError | OSError) -> str:
+    return os.strerror(error.code if isinstance(error, NetlinkError) else error.errno or 0)
 
 
-def _fault(what: str, error: NetlinkError | OSError) -> LocalFault:
-    return LocalFault(f"{what}: {os.strerror(_number(error))}")
+def _netlink_socket() -> socket.socket:
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)

@@ -3,8 +3,16 @@
 import math
 from ipaddress import ip_address
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailsecure.cluster.election import (
@@ -292,11 +300,42 @@ class BackupTests(ElectionTestCase):
         effects = election.advertisement(NOW + 2, lesser, HEIR)
         self.assertEqual(effects, to_master("preempts mx3", 100))
 
+    def test_a_better_master_ended(self):
+        """Then a lesser one is preempted at once."""
+        election = self.backup(100, master=said(200))
+        election.advertisement(NOW + 0.5, said(RESIGNED), SECOND)
+        effects = election.advertisement(NOW + 1, said(50, node="mx3"), HEIR)
+        self.assertEqual(effects, to_master("preempts mx3", 100))
+
     def test_the_master_itself_became_lesser(self):
         """Its priority was lowered by a reload: we preempt at its next word."""
         election = self.backup(100, master=said(200))
         effects = election.advertisement(NOW + 1, said(50), HEIR)
         self.assertEqual(effects, to_master("preempts mx1", 100))
+
+    def test_delay_ends_with_another_decision(self):
+        """A preemption that waits is not carried out by a node that would not preempt now."""
+        for decide in (
+            lambda election: election.stand_back(NOW + 2, NOW + 60, "because", HEIR),
+            lambda election: election.reconfigure(NOW + 2, Settings(200, 1.0, preempt=False)),
+            lambda election: election.reconfigure(NOW + 2, Settings(20, 1.0)),
+        ):
+            election = self.backup(200, preempt_delay=2.5)
+            for second in (0, 1, 2):
+                election.advertisement(NOW + second, said(50), HEIR)
+            self.assertEqual(decide(election), ())
+            self.assertEqual(election.tick(NOW + 2.5, HEIR), ())
+            election.advertisement(NOW + 3, said(50), HEIR)
+            election.tick(election.deadline, HEIR)
+            self.assertIs(election.role, Role.BACKUP)
+
+    def test_delay_ends_with_the_master(self):
+        """It resigned, and another may have the first word: the delay is of no account."""
+        election = self.backup(200, preempt_delay=0.2)
+        election.advertisement(NOW, said(50), HEIR)
+        election.advertisement(NOW + 0.1, said(RESIGNED), SECOND)
+        self.assertEqual(election.tick(NOW + 0.2, SECOND), ())
+        self.assertIs(election.role, Role.BACKUP)
 
 
 class MasterTests(ElectionTestCase):
@@ -326,6 +365,14 @@ class MasterTests(ElectionTestCase):
             effects = election.tick(NOW + second, HEIR)
             self.assertEqual(effects, (Advertise(100), RefreshLease()))
             self.assertEqual(election.deadline, NOW + second + 1)
+
+    def test_timer_that_comes_late(self):
+        """Small delays do not add up; after a large one nothing is hurried."""
+        election = self.master()
+        election.tick(NOW + 1.25, HEIR)
+        self.assertEqual(election.deadline, NOW + 2)
+        election.tick(NOW + 3.75, HEIR)
+        self.assertEqual(election.deadline, NOW + 4.25)
 
     def test_hung(self):
         """Later than a master down interval: the addresses go before anything is said."""
@@ -360,6 +407,13 @@ class MasterTests(ElectionTestCase):
             now, _ = self.run_out(election)
             self.assertAlmostEqual(now, NOW + 0.5 + 3.609375, 2)
 
+    def test_outranked_before_a_third(self):
+        """Whoever outranked us is the better Master: a lesser one is its business."""
+        election = self.master()
+        election.advertisement(NOW, said(200), HEIR)
+        self.assertEqual(election.advertisement(NOW + 1, said(50, node="mx3"), HEIR), ())
+        self.assertEqual(election.master, "mx1")
+
     def test_ipv6_outranks_ipv4(self):
         """Addresses of two families are compared too, the same way everywhere."""
         election = self.master()
@@ -392,6 +446,17 @@ class MasterTests(ElectionTestCase):
         election.advertisement(NOW + 20, said(50, deaf=True), HEIR)
         election.advertisement(NOW + 21, said(50), HEIR)
         election.advertisement(NOW + 24, said(50, deaf=True), HEIR)
+        self.assertIs(election.role, Role.MASTER)
+
+    def test_deaf_in_an_earlier_time_as_master(self):
+        """Counts no more."""
+        election = self.master()
+        for second in range(4):
+            election.advertisement(NOW + second, said(50, deaf=True), HEIR)
+        election.advertisement(NOW + 3.2, said(200, node="mx3"), HEIR)
+        election.advertisement(NOW + 3.3, said(RESIGNED, node="mx3"), HEIR)
+        self.assertIs(election.role, Role.MASTER)
+        election.advertisement(NOW + 4, said(50, deaf=True), HEIR)
         self.assertIs(election.role, Role.MASTER)
 
 
@@ -456,13 +521,25 @@ class CommandTests(ElectionTestCase):
         election.advertisement(NOW + 60, said(255), HEIR)
         self.assertIs(election.role, Role.BACKUP)
 
+    def test_claim_ends_standing_back(self):
+        """The later word counts, after its time too; so it does the other way round."""
+        election = self.backup(200)
+        election.stand_back(NOW, NOW + 60, "because", HEIR)
+        election.claim(NOW + 1, NOW + 10)
+        self.assertEqual(election.effective_priority(NOW + 9), CLAIMED)
+        self.assertEqual(election.effective_priority(NOW + 11), 200)
+        election.claim(NOW + 11, NOW + 90)
+        election.stand_back(NOW + 12, NOW + 20, "because", HEIR)
+        self.assertEqual(election.effective_priority(NOW + 19), STANDING_BACK)
+        self.assertEqual(election.effective_priority(NOW + 21), 200)
+
     def test_claim_as_master(self):
         """Says so."""
         self.assertEqual(self.master().claim(NOW, NOW + 60), (Advertise(CLAIMED),))
 
     def test_claim_in_trouble(self):
-        """Is kept until the trouble is over; then whoever is Master is preempted."""
-        election = self.election(50, preempt=False)
+        """Is kept until the trouble is over; then whoever is Master is preempted at once."""
+        election = self.election(50, preempt=False, preempt_delay=10.0)
         self.assertEqual(election.claim(NOW, NOW + 60), ())
         election.recovered(NOW + 1)
         effects = election.advertisement(NOW + 2, said(200), HEIR)
@@ -493,3 +570,209 @@ class CommandTests(ElectionTestCase):
         self.assertEqual(backup.reconfigure(NOW, Settings(250, 1.0)), ())
         effects = backup.advertisement(NOW, said(200), HEIR)
         self.assertEqual(effects, to_master("preempts mx1", 250))
+
+
+class DayTests(ElectionTestCase):
+    """Three elections that hear each other, for a day."""
+
+    def test_a_day(self):
+        """The best is Master at all times, in step to the millisecond; the others ask nothing."""
+        names = {"mx1": LOWER, "mx2": OURS, "mx3": HIGHER}
+        elections = {
+            name: Election(Settings(priority, 1.0), address)
+            for (name, address), priority in zip(names.items(), (200, 100, 50), strict=True)
+        }
+        now, end, changes, said_so = NOW, NOW + 86_400, [], 0
+        for election in elections.values():
+            election.start(now)
+        while now < end:
+            name = min(elections, key=lambda each: elections[each].deadline)
+            now = elections[name].deadline
+            for effect in elections[name].tick(now, HEIR if name == "mx1" else SECOND):
+                self.assertNotIsInstance(effect, Ask if changes else DropAddresses)
+                if isinstance(effect, Changed):
+                    changes.append((name, effect.new))
+                if isinstance(effect, Advertise):
+                    said_so += 1
+                    for other in elections.keys() - {name}:
+                        advertisement = said(effect.priority, 1.0, names[name], name)
+                        effects = elections[other].advertisement(now, advertisement, SECOND)
+                        self.assertEqual(effects, ())
+        self.assertEqual(changes, [("mx1", Role.MASTER)])
+        # The first when 3.21875 s were over, with the last look.
+        self.assertEqual(said_so, 86_400 - 2)
+        self.assertLess(now - end, 1.0)
+
+
+views = st.builds(View, st.booleans(), st.booleans(), st.booleans())
+all_settings = st.builds(
+    Settings,
+    st.integers(1, 255),
+    st.sampled_from((0.01, 0.1, 1.0, 40.0)),
+    st.booleans(),
+    st.sampled_from((0.0, 0.2, 5.0)),
+    st.booleans(),
+)
+advertisements = st.builds(
+    said,
+    st.integers(RESIGNED, CLAIMED),
+    st.sampled_from((0.01, 0.1, 1.0, 40.0)),
+    st.sampled_from((LOWER, HIGHER)),
+    st.sampled_from(("mx1", "mx3")),
+    st.booleans(),
+)
+durations = st.sampled_from((0.001, 0.1, 1.0, 50.0))
+
+
+class AnyElection(RuleBasedStateMachine):
+    """Whatever an election is told, what it wants done fits together."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = NOW
+        self.holds = False
+
+    @initialize(settings=all_settings)
+    def make(self, settings):
+        self.settings = settings
+        self.election = Election(settings, OURS)
+
+    def do(self, method, *arguments):
+        """Call ``method``, and check its effects against what was before."""
+        before = self.election.role
+        effects = method(self.now, *arguments)
+        after = self.election.role
+        kinds = [type(each) for each in effects]
+        changes = [each for each in effects if isinstance(each, Changed)]
+        if before is after:
+            assert not changes
+        else:
+            assert changes == [Changed(before, after, self.election.reason)]
+        for each in effects:
+            if isinstance(each, TakeAddresses):
+                assert not self.holds
+                self.holds = True
+            elif isinstance(each, DropAddresses):
+                assert self.holds
+                self.holds = False
+            elif isinstance(each, Advertise):
+                assert self.holds
+                ours = self.election.effective_priority(self.now)
+                assert each.priority == (RESIGNED if DropAddresses in kinds else ours)
+            elif isinstance(each, (Announce, RefreshLease)):
+                assert self.holds
+            elif isinstance(each, Ask):
+                assert after is Role.BACKUP
+        if DropAddresses in kinds:
+            assert Advertise(RESIGNED) in effects or DropAddresses(0.0) in effects
+        return effects
+
+    def preempted(self):
+        return self.election.reason.startswith("preempts")
+
+    # -- what it is told
+
+    @rule(delay=durations)
+    def wait(self, delay):
+        self.now += delay
+
+    @rule()
+    def start(self):
+        self.do(self.election.start)
+
+    @rule(view=views)
+    def stop(self, view):
+        self.do(self.election.stop, view)
+
+    @rule(advertisement=advertisements, view=views)
+    def hear(self, advertisement, view):
+        before = self.election.role
+        self.do(self.election.advertisement, advertisement, view)
+        if before is Role.BACKUP and self.election.role is Role.MASTER and self.preempted():
+            self.may_preempt(view)
+            ours = self.election.effective_priority(self.now)
+            assert advertisement.priority < ours and not advertisement.deaf
+
+    def may_preempt(self, view):
+        ours = self.election.effective_priority(self.now)
+        assert view.heard
+        assert ours == CLAIMED or self.settings.preempt
+
+    @rule(node=st.sampled_from(("mx1", "mx3")), view=views)
+    def die(self, node, view):
+        self.do(self.election.gone, node, view)
+
+    @rule(until=durations, view=views)
+    def stand_back(self, until, view):
+        self.do(self.election.stand_back, self.now + until, "because", view)
+
+    @rule()
+    def come_forward(self):
+        self.do(self.election.come_forward)
+
+    @rule(until=durations)
+    def claim(self, until):
+        self.do(self.election.claim, self.now + until)
+
+    @rule()
+    def fault(self):
+        self.do(self.election.fault, "trouble")
+        assert self.election.role is Role.INIT
+
+    @rule()
+    def recover(self):
+        before = self.election.role
+        self.do(self.election.recovered)
+        assert self.election.role is (Role.BACKUP if before is Role.INIT else before)
+
+    @rule(settings=all_settings)
+    def reconfigure(self, settings):
+        self.settings = settings
+        self.do(self.election.reconfigure, settings)
+
+    @rule(view=views)
+    def tick(self, view):
+        """At any time, due or not."""
+        self.ticked(view)
+
+    @precondition(lambda self: self.election.deadline < math.inf)
+    @rule(view=views)
+    def tick_when_due(self, view):
+        """Each tick that is due moves the deadline on: a few at most, then time must pass."""
+        self.now = max(self.now, self.election.deadline)
+        for _ in range(4):
+            self.ticked(view)
+            if self.election.deadline > self.now:
+                return
+        raise AssertionError(f"due again and again: {self.election.deadline}")
+
+    def ticked(self, view):
+        before = self.election.role
+        self.do(self.election.tick, view)
+        if before is Role.BACKUP and self.election.role is Role.MASTER and self.preempted():
+            self.may_preempt(view)
+            # Nobody has a lower priority than a node that stands back.
+            assert self.election.effective_priority(self.now) != STANDING_BACK
+
+    # -- what is always so
+
+    @invariant()
+    def fits_together(self):
+        election = getattr(self, "election", None)
+        if election is None:
+            return
+        assert self.holds == (election.role is Role.MASTER)
+        assert (election.deadline == math.inf) == (election.role is Role.INIT)
+        if election.role is not Role.BACKUP:
+            assert election.master is None
+
+
+class AnyElectionTests(SynchronousTestCase):
+    """Runs the rules."""
+
+    def test_rules(self):
+        """In any order."""
+        run_state_machine_as_test(
+            AnyElection,
+            settings=settings(max_examples=200, stateful_step_count=40, deadline=None),
+        )

@@ -51,6 +51,7 @@ _incarnations = count(1000)
 NEW = Accepted(new=True, deaf=False)
 AGAIN = Accepted(new=False, deaf=False)
 DEAF_AGAIN = Accepted(new=False, deaf=True)
+DEAF_AND_BACK = Accepted(new=False, deaf=True, back=True)
 
 #: What :func:`say` says where a test does not care.
 HELLO = Hello(
@@ -293,7 +294,7 @@ class ReplayTests(SynchronousTestCase):
         kept_back = [say(self.peer, 1.0), say(self.peer, 1.1)]
         for second in (2.0, 4.0):
             self.us.next_sequence(second)
-        self.assertEqual(hear(self.us, DEAF + 0.5, kept_back[0]), DEAF_AGAIN)
+        self.assertEqual(hear(self.us, DEAF + 0.5, kept_back[0]), DEAF_AND_BACK)
         self.assertEqual(hear(self.us, DEAF + 0.6, kept_back[1]), DEAF_AGAIN)
         self.assertEqual(hear(self.us, DEAF + 0.7, kept_back[0]), Drop.REPLAYED)
 

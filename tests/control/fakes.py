@@ -180,7 +180,7 @@ class FakeScheduler:
         return [FakeDestination("example.com")]
 
 
-def desk(spool=None, scheduler=None, status=None, reload=None):
+def desk(spool=None, scheduler=None, status=None, reload=None, cluster=None):
     """A Desk of fakes."""
 
     async def nothing():
@@ -190,5 +190,109 @@ def desk(spool=None, scheduler=None, status=None, reload=None):
         return ["tls_certificate applied", "listen needs a restart"]
 
     return Desk(
-        spool or FakeSpool(), scheduler or FakeScheduler(), status or nothing, reload or reloaded
+        spool or FakeSpool(),
+        scheduler or FakeScheduler(),
+        status or nothing,
+        reload or reloaded,
+        cluster,
     )
+
+
+def node(name, hears=(), **more):
+    """One node in the report of a cluster."""
+    return {
+        "node": name,
+        "self": False,
+        "address": "192.0.2.12",
+        "source": "192.0.2.12",
+        "role": "both",
+        "weight": 100,
+        "load": 0.25,
+        "version": "0.1.0",
+        "uptime": 7260.0,
+        "last_hello": 0.04,
+        "round_trip": 0.0004,
+        "clock_offset": 0.003,
+        "alive": True,
+        "starts": 1,
+        "fitness": [],
+        "groups": {"mail": "backup/100"},
+        "hears": list(hears),
+        "heard_by": [],
+        "link": {
+            "up": True,
+            "since": 7200.0,
+            "round_trip": 0.0003,
+            "connects": 1,
+            "failures": 0,
+            "last_reason": "",
+        },
+        **more,
+    }
+
+
+def group(name="mail", **more):
+    """One virtual group in the report of a cluster."""
+    return {
+        "name": name,
+        "role": "master",
+        "priority": 200,
+        "effective_priority": 200,
+        "master": "mx1",
+        "since": NOON - 7200,
+        "reason": "nobody else is Master",
+        "addresses": [
+            {"address": "192.0.2.25", "held": True},
+            {"address": "2001:db8::25", "held": True},
+        ],
+        "interface": "eth0",
+        "interval": 0.1,
+        "changes": 1,
+        "standing_back_until": None,
+        "claimed_until": None,
+        "fault": "",
+        "two_masters": False,
+        **more,
+    }
+
+
+def report(nodes=None, groups=None, **more):
+    """What a cluster of two says that is well: mx1, which is asked, is Master."""
+    nodes = [node("mx2", ["mx1"])] if nodes is None else nodes
+    heard = [each["node"] for each in nodes if each["alive"]]
+    mine = {"self": True, "address": "192.0.2.11", "link": None}
+    mine["heard_by"] = [each["node"] for each in nodes if "mx1" in each["hears"]]
+    mine |= {"groups": {"mail": "master/200"}, "last_hello": 0.0, "clock_offset": 0.0}
+    return {
+        "node": "mx1",
+        "address": "192.0.2.11",
+        "version": "0.1.0",
+        "interval": 0.1,
+        "hellos_sent": 72600,
+        "hellos_received": 72590,
+        "send_failures": 0,
+        "groups": [group()] if groups is None else groups,
+        "nodes": [node("mx1", heard, **mine), *nodes],
+        "drops": {},
+        "alarms": [],
+        **more,
+    }
+
+
+class FakeCluster:
+    """Says what it is told to say, and remembers what it was told to do."""
+
+    def __init__(self, **more):
+        self.said = report(**more)
+        self.calls = []
+
+    def report(self):
+        return self.said
+
+    def resign(self, group, seconds):
+        self.calls.append(("resign", group, seconds))
+        return ["mx1 resigns as Master of mail"]
+
+    def takeover(self, group, seconds):
+        self.calls.append(("takeover", group, seconds))
+        return ["mx1 is Master of mail"]

@@ -23,7 +23,7 @@ from mailsecure.control.client import ask
 from mailsecure.control.wire import Kind, Refusal, encode, refused
 from mailsecure.errors import ConfigProblems, Problem
 
-from .fakes import NOON
+from .fakes import NOON, group
 
 EVIL = "evil\x1b[31m\r\n[red]{0.__class__}%s\u202e"
 SHOWN = "evil\\x1b[31m\\x0d\\x0a[red]{0.__class__}%s\\u202e"
@@ -227,6 +227,18 @@ From: a@b
         page = printed(tables.status_page(empty))
         self.assertIn("spool well, messages: 0, recipients: 4, octets: 30K\n", page)
 
+    def test_status_of_a_node_of_a_cluster(self):
+        text = f"mail: more than one Master: mx1, {EVIL}"
+        cluster = {"groups": [group(), group("web", role="backup")], "alarms": [text]}
+        page = printed(tables.status_page(STATUS | {"cluster": cluster}))
+        self.assertIn(
+            "in the last minute\n"
+            f"mail: more than one Master: mx1, {SHOWN}\n"
+            "mail: master since 2026-11-22 10:00:00 UTC, Master is mx1: nobody else is Master\n"
+            "web: backup since 2026-11-22 10:00:00 UTC, Master is mx1: nobody else is Master\n",
+            page,
+        )
+
 
 class CommandTests(SynchronousTestCase):
     """Each command against a scripted daemon."""
@@ -385,8 +397,8 @@ class CommandTests(SynchronousTestCase):
         code, out, _ = self.run_main("--version", config=False)
         self.assertEqual(code, 0)
         self.assertRegex(out, r"^mailsecure \d")
-        for group in ([], ["queue"], ["queue", "delete"], ["check"]):
-            self.assertEqual(CliRunner().invoke(command.cli, [*group, "-h"]).exit_code, 0)
+        for words in ([], ["queue"], ["queue", "delete"], ["check"]):
+            self.assertEqual(CliRunner().invoke(command.cli, [*words, "-h"]).exit_code, 0)
 
     def test_interrupted(self):
         with mock.patch.object(command.cli, "main", side_effect=command.click.Abort):

@@ -1,6 +1,7 @@
 """Proves that the status is whole, and comes even when the spool does not answer."""
 
 import json
+from dataclasses import replace
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -14,7 +15,7 @@ from mailsecure.control.vitals import Vitals
 from mailsecure.counters import Counters
 from mailsecure.spool.api import Health, SpoolBroken
 
-from .fakes import NOON, FakeScheduler, FakeSpool, listing, world
+from .fakes import NOON, FakeCluster, FakeScheduler, FakeSpool, group, listing, world
 
 
 class StatusTests(SynchronousTestCase):
@@ -77,6 +78,15 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(second["oldest"], NOON - 3598)
         self.assertEqual((second["in_flight"], second["next_attempt"]), (0, NOON + 60))
         self.assertEqual([each["text"] for each in status["problems"]], ["disk full", "disk at 3M"])
+
+    def test_the_cluster_in_brief(self):
+        self.assertIsNone(self.successResultOf(self.asked())["cluster"])
+        cluster = FakeCluster(alarms=["mx2 does not hear us"])
+        self.status = replace(self.status, cluster=cluster)
+        self.assertEqual(
+            self.successResultOf(self.asked())["cluster"],
+            {"groups": [group()], "alarms": ["mx2 does not hear us"]},
+        )
 
     def test_an_empty_queue(self):
         self.spool.listings = []

@@ -14,6 +14,7 @@ from pathlib import Path
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from mailsecure.daemon import privileges
+from mailsecure.daemon.capabilities import CAP_NET_ADMIN, CAP_NET_RAW, Sets
 from mailsecure.daemon.privileges import (
     Identity,
     drop_privileges,
@@ -25,12 +26,13 @@ from mailsecure.errors import LocalFault
 ROOT = Path(__file__).resolve().parents[2]
 
 CHILD = """
-import os
+import os, subprocess, sys
+keep = [int(each) for each in sys.argv[1:]]
 from mailsecure.daemon.privileges import (
     drop_privileges, identity_of, keep_secrets, raise_descriptor_limit)
 keep_secrets()
 granted = raise_descriptor_limit()
-drop_privileges(identity_of("nobody", ""))
+drop_privileges(identity_of("nobody", ""), keep)
 ways = [lambda: os.setuid(0), lambda: os.seteuid(0), lambda: os.setresuid(0, 0, 0),
         lambda: os.setgid(0), lambda: os.setgroups([0])]
 for way in ways:
@@ -42,16 +44,26 @@ for way in ways:
 print(os.getresuid(), os.getresgid(), 0 in os.getgroups())
 with open("/proc/self/status") as stream:
     print([line.split()[1].strip("0") for line in stream
-           if line.startswith(("CapEff", "CapPrm", "CapInh"))])
+           if line.startswith(("CapEff", "CapPrm", "CapInh", "CapAmb"))])
+print(subprocess.check_output(["grep", "CapEff", "/proc/self/status"], text=True).split()[1])
 print(granted)
 """
 
 
-class Kernel:
-    """A kernel in memory: who the process is, and who it may become (credentials(7))."""
+ALL = (1 << 41) - 1
+NETWORK = 1 << CAP_NET_ADMIN | 1 << CAP_NET_RAW
 
-    def __init__(self, refuses="", comes_back=False):
+
+class Kernel:
+    """A kernel in memory: who the process is, who it may become (credentials(7)), and what
+    it may do besides (capabilities(7)).
+    """
+
+    def __init__(self, refuses="", comes_back=False, permitted=ALL, leaves=0):
         self.uids = self.gids = (0, 0, 0)
+        self.capabilities = Sets(permitted, permitted, leaves, 0)
+        self.survives = False
+        self.leaves = leaves
         self.calls = []
         self.refuses = refuses
         self.comes_back = comes_back
@@ -78,6 +90,22 @@ class Kernel:
     def setresuid(self, *uids):
         self.privileged("setresuid", *uids)
         self.uids = uids
+        permitted = self.capabilities.permitted if self.survives else 0
+        self.capabilities = Sets(0, permitted, self.leaves, 0)
+
+    def sets(self):
+        return self.capabilities
+
+    def survive(self):
+        self.privileged("survive")
+        self.survives = True
+
+    def restrict(self, capabilities):
+        self.calls.append(("restrict", capabilities))
+        if self.refuses == "restrict" or capabilities & ~self.capabilities.permitted:
+            raise PermissionError(1, "Operation not permitted")
+        if self.refuses != "silently":
+            self.capabilities = Sets(capabilities, capabilities, 0, 0)
 
     def setuid(self, uid):
         self.calls.append(("setuid", uid))
@@ -129,10 +157,10 @@ class DropTests(SynchronousTestCase):
         self.library = Library()
         self.patch(ctypes, "CDLL", lambda *_, **__: self.library)
 
-    def drop(self, **how):
+    def drop(self, keep=(), **how):
         """Become the identity; return the kernel."""
         kernel = Kernel(**how)
-        drop_privileges(self.identity, kernel)
+        drop_privileges(self.identity, keep, kernel, kernel)
         return kernel
 
     def refused(self, **how):
@@ -144,12 +172,34 @@ class DropTests(SynchronousTestCase):
         self.assertEqual(
             self.drop().calls,
             [
+                ("survive",),
                 ("initgroups", "mail", 900),
                 ("setresgid", 900, 900, 900),
                 ("setresuid", 800, 800, 800),
+                ("restrict", 0),
                 ("setuid", 0),
             ],
         )
+
+    def test_capabilities(self):
+        """Those to keep are kept, for this process alone; all others are gone."""
+        kernel = self.drop((CAP_NET_ADMIN, CAP_NET_RAW))
+        self.assertEqual(kernel.capabilities, Sets(NETWORK, NETWORK, 0, 0))
+        self.assertEqual(self.drop().capabilities, Sets(0, 0, 0, 0))
+
+    def test_capabilities_of_less_than_root(self):
+        """Root in a container has not all of them: what is not there is not kept."""
+        kernel = self.drop((CAP_NET_ADMIN, CAP_NET_RAW), permitted=1 << CAP_NET_RAW)
+        self.assertEqual(kernel.capabilities, Sets(1 << CAP_NET_RAW, 1 << CAP_NET_RAW, 0, 0))
+
+    def test_inheritable(self):
+        """What was inheritable is not any more."""
+        self.assertEqual(self.drop(leaves=NETWORK).capabilities, Sets(0, 0, 0, 0))
+
+    def test_capabilities_verified(self):
+        """Where other capabilities are left than wanted, no mail is served."""
+        said = self.refused(keep=(CAP_NET_ADMIN,), refuses="silently")
+        self.assertEqual(said, "became user mail, but with other capabilities than wanted")
 
     def test_memory_stays_hidden(self):
         """The change of user does not open the memory to core dumps again."""
@@ -160,18 +210,18 @@ class DropTests(SynchronousTestCase):
         """Who is the user in every respect has nothing to leave."""
         kernel = Kernel()
         kernel.uids, kernel.gids = (800,) * 3, (900,) * 3
-        drop_privileges(self.identity, kernel)
+        drop_privileges(self.identity, (CAP_NET_ADMIN,), kernel, kernel)
         self.assertEqual(kernel.calls, [])
 
     def test_half(self):
         """Who still has another group, or a way back, is not the user yet."""
         kernel = Kernel()
         kernel.uids = (800, 800, 0)
-        self.assertRaises(LocalFault, drop_privileges, self.identity, kernel)
+        self.assertRaises(LocalFault, drop_privileges, self.identity, (), kernel, kernel)
 
     def test_refused(self):
         """Each step that the kernel refuses is fatal."""
-        for step in ("initgroups", "setresgid", "setresuid"):
+        for step in ("survive", "initgroups", "setresgid", "setresuid", "restrict"):
             said = self.refused(refuses=step)
             self.assertEqual(said, "cannot become user mail: Operation not permitted")
 
@@ -182,8 +232,9 @@ class DropTests(SynchronousTestCase):
     def test_root_remains_root(self):
         """[node] user = root is obeyed, without a look back."""
         kernel = Kernel()
-        drop_privileges(Identity("root", 0, 900), kernel)
+        drop_privileges(Identity("root", 0, 900), (CAP_NET_ADMIN,), kernel, kernel)
         self.assertEqual((kernel.uids, kernel.gids), ((0,) * 3, (900,) * 3))
+        self.assertNotIn("restrict", [call[0] for call in kernel.calls])
         self.assertNotIn(("setuid", 0), kernel.calls)
 
 
@@ -226,13 +277,12 @@ class ProcessTests(SynchronousTestCase):
             self.assertEqual(raise_descriptor_limit(), after)
             self.assertEqual(done, [(resource.RLIMIT_NOFILE, (after, before[1]))])
 
-    def test_for_good(self):
-        """A child that was root becomes nobody, keeps nothing, and finds no way back."""
+    def child(self, *keep):
+        """Return what a child says that was root and became nobody."""
         if os.geteuid() != 0:
             raise SkipTest("must be root")
-        nobody = pwd.getpwnam("nobody")
         done = subprocess.run(
-            [sys.executable, "-c", CHILD],
+            [sys.executable, "-c", CHILD, *map(str, keep)],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -240,12 +290,24 @@ class ProcessTests(SynchronousTestCase):
             check=False,
         )
         self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout.splitlines()
+
+    def expected(self, kept):
+        """Return what it should say; ``kept`` are its capabilities."""
+        nobody = pwd.getpwnam("nobody")
         user, group = nobody.pw_uid, nobody.pw_gid
-        self.assertEqual(
-            done.stdout.splitlines(),
-            [
-                f"{(user,) * 3} {(group,) * 3} False",
-                "['', '', '']",
-                str(min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 1 << 20)),
-            ],
-        )
+        return [
+            f"{(user,) * 3} {(group,) * 3} False",
+            str(["", kept, kept, ""]),  # inheritable, permitted, effective, ambient
+            "0" * 16,
+            str(min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 1 << 20)),
+        ]
+
+    def test_for_good(self):
+        """A child that was root becomes nobody, keeps nothing, and finds no way back."""
+        self.assertEqual(self.child(), self.expected(""))
+
+    def test_some_kept(self):
+        """Another keeps two capabilities, has no way back either, and hands none on."""
+        said = self.child(CAP_NET_ADMIN, CAP_NET_RAW)
+        self.assertEqual(said, self.expected(f"{NETWORK:x}".strip("0")))
