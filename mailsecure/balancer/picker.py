@@ -27,21 +27,15 @@ Called by the load balancer for every session; a handful of nodes, a few microse
 from __future__ import annotations
 
 from collections.abc import Collection
-from enum import Enum
 
-__all__ = ["Balance", "Node", "Picker"]
+from ..config.model import Balance
+
+__all__ = ["Node", "Picker"]
 
 #: The part of its weight that a node starts with under slow start.
 FIRST_PART = 0.1
 #: Less than this is nothing: sums of shares are not exact in their last digits.
 DUST = 1e-9
-
-
-class Balance(Enum):
-    """How sessions are shared."""
-
-    ROUND_ROBIN = "round-robin"
-    LEAST_SESSIONS = "least-sessions"
 
 
 class Node:

@@ -25,6 +25,7 @@ __all__ = [
     "Advertisement",
     "Announce",
     "Ask",
+    "Backend",
     "Changed",
     "DropAddresses",
     "Effect",
@@ -154,6 +155,33 @@ class View:
     heir: bool
     heard: bool
     others: bool
+
+
+# -- what a load balancer is told
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A node as one that could have sessions, ourselves included, at one moment.
+
+    ``port`` is its ``peer_listen`` at ``address``, 0 where it takes no sessions of others.
+    ``own_weight`` is what its ini says, ``weight`` what counts: the same, or what the
+    postmaster told the cluster (``overridden``).  ``load`` is in thousandths; ``heard`` the
+    monotonic time of its last hello, in seconds.
+    """
+
+    node: str
+    incarnation: int
+    address: IPv4Address | IPv6Address
+    port: int
+    role: NodeRole
+    own_weight: int
+    weight: int
+    overridden: bool
+    load: int
+    fitness: Fitness
+    alive: bool
+    heard: float
 
 
 # -- what an election wants done

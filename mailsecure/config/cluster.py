@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import chain
 
 from .contradictions import Contradiction
-from .model import Config, NodeRole, StartAs, Virtual
+from .model import Config, NodeRole, StartAs, Topology, Virtual
 from .places import parse_place
 
 __all__ = ["cluster_contradictions", "completed"]
@@ -28,10 +28,15 @@ def completed(config: Config, written: Container[tuple[str, str]]) -> Config:
 
     ``written`` holds the (title, option) pairs that stand in the file.  The interface is
     that of ``[cluster]`` if a group names none.  The group of priority 255 starts as Master
-    (RFC 9568 §6.4.1) unless the file says otherwise, which is told as a contradiction.
+    (RFC 9568 §6.4.1) unless the file says otherwise, which is told as a contradiction.  A
+    director takes no sessions unless the file gives it a weight.
     """
+    cluster = config.cluster
+    if cluster.role is NodeRole.DIRECTOR and ("cluster", "weight") not in written:
+        cluster = replace(cluster, weight=0)
     return replace(
         config,
+        cluster=cluster,
         virtual={
             name: replace(
                 group,
@@ -68,6 +73,17 @@ def _node(config: Config) -> Iterator[Contradiction]:
             (("cluster", "role"),),
             f"is scanner, which never is Master, but there is [{title}]",
             "take that section out on this node, or set role to both",
+        )
+    if cluster.topology is Topology.ACTIVE_ACTIVE and cluster.key_file is None:
+        yield Contradiction(
+            (("cluster", "topology"), ("cluster", "key_file")),
+            "is active-active, which needs a key_file: without it no other node is known",
+            "mailsecure cluster keygen writes one",
+        )
+    if cluster.peer_listen == cluster.link_listen and cluster.peer_listen != "0":
+        yield Contradiction(
+            (("cluster", "peer_listen"), ("cluster", "link_listen")),
+            f"is {cluster.peer_listen}, which is link_listen's port already",
         )
     if len(config.virtual) > _MOST_GROUPS:
         title = _title(list(config.virtual)[_MOST_GROUPS])

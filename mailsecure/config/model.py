@@ -179,6 +179,8 @@ class Smtp:
     banner: str = option("line", "ESMTP mailsecure", "The text of the greeting, after the host's name.")
     tls_certificate: Path | None = option("file?", "", "PEM file of the certificate and its chain. Empty: STARTTLS is not offered. Read again on reload.", "/etc/mailsecure/cert.pem")
     tls_key: Path | None = option("file?", "", "PEM file of the private key; tls_certificate if empty. Read again on reload, so the user that mailsecure becomes must be able to read it.", "/etc/mailsecure/key.pem")
+    blocked: tuple[Network, ...] = option("networks", "", "Clients that are refused before anything else: 554 5.7.1.", "198.51.100.0/24 2001:db8:bad::/48")
+    proxy_protocol: tuple[Network, ...] = option("networks", "", "Load balancers in front of this gateway: a connection from there must begin with a PROXY header (version 1 or 2), and the client that it names is the client. Nobody else may send one.", "192.0.2.80/30")
     max_message_size: Octets = option("size", "50M", "The largest message taken (SIZE, RFC 1870).")
     max_recipients: int = option("count", "1000", "Recipients of one message; more get 452 4.5.3. RFC 5321 asks for at least 100.")
     max_line_length: Octets = option("size", "16K", "The longest line of a message. RFC 5321 allows 1000 octets; real mail exceeds it.")
@@ -255,6 +257,20 @@ class NodeRole(Enum):
     SCANNER = "scanner"
 
 
+class Topology(Enum):
+    """Who works for the virtual addresses."""
+
+    ACTIVE_PASSIVE = "active-passive"
+    ACTIVE_ACTIVE = "active-active"
+
+
+class Balance(Enum):
+    """How sessions are shared out."""
+
+    ROUND_ROBIN = "round-robin"
+    LEAST_SESSIONS = "least-sessions"
+
+
 class StartAs(Enum):
     """The role that a virtual group begins with (RFC 9568 §6.4.1 is BACKUP, but for 255)."""
 
@@ -285,8 +301,16 @@ class ClusterSettings:
     unicast_peers: tuple[str, ...] = option("peers", "", "Where multicast is not to be had: the other nodes' addresses; hello goes to them instead of the group, to the group's port unless one is given.", "192.0.2.12 192.0.2.13", restart=True)
     link_listen: str = option("port", "5025", "TCP port at address for the links between nodes, by which the end of a peer is noticed at once. The same number on all nodes is easiest for a firewall, and not required.", restart=True)
     hello_interval: Seconds = option("advertisement", "1s", "How often a node without virtual groups says hello; one that has some says it at the shortest of their advertisement intervals.")
-    role: NodeRole = option("choice", "both", "both: may be Master, and takes sessions; director: may be Master; scanner: never is.", restart=True)
-    weight: int = option("limit", "100", "This node's share of the sessions, shown to the others.")
+    role: NodeRole = option("choice", "both", "both: may be Master, and takes sessions; director: may be Master, and takes sessions only if it has a weight; scanner: takes sessions, and never is Master.", restart=True)
+    topology: Topology = option("choice", "active-passive", "active-passive: the Master handles all sessions; active-active: it shares them out among all nodes, by weight. The same on all nodes.", restart=True)
+    weight: int = option("limit", "100", "This node's share of the sessions under active-active, beside the weights of the others; 0: it gets none. 0 if left out where role is director. mailsecure cluster weight overrides it.")
+    peer_listen: str = option("port", "10025", "TCP port at address for the sessions that a Master passes on; only nodes with the key can open one.", restart=True)
+    balance: Balance = option("choice", "round-robin", "round-robin: each node gets exactly its share of the sessions; least-sessions: the next one goes to the node with the fewest for its weight.")
+    slow_start: Seconds = option("duration", "10s", "How long a node that came back takes to rise to its full share; 0s: at once.")
+    adaptive: bool = option("yes-no", "yes", "Give a node less than its share while it reports a high load.")
+    connect_timeout: Seconds = option("timeout", "2s", "Within this time a client is greeted: by the node that was picked, by another, at last by this one.")
+    peer_sessions: int = option("limit", "0", "Sessions at once that are passed to one node; 0: no limit but its own max_sessions.")
+    handover_timeout: Seconds = option("duration", "2s", "When the Master drains or stops: how long it holds back new connections so that running sessions end before the address moves. They get through to the new Master a moment later.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailsecure.balancer.picker import FIRST_PART, Balance, Picker
+from mailsecure.balancer.picker import FIRST_PART, Picker
+from mailsecure.config.model import Balance
 
 WEIGHTS = st.lists(st.integers(1, 255), min_size=1, max_size=9)
 

@@ -66,7 +66,13 @@ class Changes(SynchronousTestCase):
         )
         self.assertEqual(
             {each.option: each.needs_restart for each in found},
-            {"key_file": False, "interface": True, "link_listen": True, "role": True},
+            {
+                "key_file": False,
+                "interface": True,
+                "link_listen": True,
+                "role": True,
+                "weight": False,
+            },
         )
 
     def test_in_words(self) -> None:

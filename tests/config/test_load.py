@@ -341,6 +341,15 @@ class Contradictions(SynchronousTestCase):
                 "nodes? (set interface)",
             ),
             (
+                "topology = active-active",
+                "2 [cluster] topology: is active-active, which needs a key_file: without it no "
+                "other node is known (mailsecure cluster keygen writes one)",
+            ),
+            (
+                "peer_listen = 5025",
+                "2 [cluster] peer_listen: is 5025, which is link_listen's port already",
+            ),
+            (
                 "address = 2001:db8::1",
                 "2 [cluster] address: is IPv6, but group is IPv4 "
                 "(set group to [ff02::2525]:5025, for example)",
@@ -357,6 +366,15 @@ class Contradictions(SynchronousTestCase):
             ),
         ):
             self.assertEqual(problems(f"[cluster]\n{text}"), [expected], text)
+
+    def test_weight_of_a_director(self) -> None:
+        for text, weight in (
+            ("", 100),
+            ("role = director", 0),
+            ("role = director\nweight = 5", 5),
+            ("role = scanner", 100),
+        ):
+            self.assertEqual(parse_config(f"[cluster]\n{text}", "").cluster.weight, weight, text)
 
     def test_virtual_groups(self) -> None:
         for text, expected in (
