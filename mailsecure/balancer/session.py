@@ -74,7 +74,10 @@ class Owner(Protocol):
 class Session:
     """One client and one peer."""
 
-    __slots__ = ("_caller", "_header", "client", "peer", "seen", "splicer", "state", "tag")
+    __slots__ = (
+        "_caller", "_header", "answer", "client", "deadline", "peer", "seen", "splicer", "state",
+        "tag",
+    )  # fmt: skip
 
     def __init__(
         self, splicer: Owner, client: int, peer: int, header: bytes, caller: Caller, tag: object
@@ -89,6 +92,10 @@ class Session:
         #: When octets last moved; before that, when the state began.
         self.seen = splicer.now
         self.tag = tag
+        #: When the peer must have greeted; 0: as the splicer's patience says.
+        self.deadline = 0.0
+        #: What the peer says to the header, which is not the client's; b"" where nothing.
+        self.answer = b""
 
     @property
     def octets(self) -> tuple[int, int]:
@@ -113,7 +120,7 @@ class Session:
             return
         if not data:
             self.fail(Failing.CLOSED)
-        elif not data.startswith(self.splicer.greeting):
+        elif not data.startswith(self.answer or self.splicer.greeting):
             self.fail(Failing.UNWILLING)
         else:
             self._relay(data, event)
@@ -146,7 +153,8 @@ class Session:
         self.peer.settle()
         self.splicer.relays(self)
         self._caller.opened(self)
-        if self.state is not _RELAYING or not self.peer.pass_on(data):
+        clients = data[len(self.answer) :]
+        if self.state is not _RELAYING or not self.peer.pass_on(clients):
             return
         if event & LAST or len(data) == CHUNK:
             self.peer.move(event)

@@ -115,11 +115,11 @@ class Splicer:
         self._epoll: select.epoll | None = None
         #: By descriptor, which is a small number.
         self._watched: list[Watched | None] = []
-        #: Sessions that connect, and that wait for a greeting, with their deadlines: the
-        #: oldest first, which is also the first to be due.
+        #: Sessions that connect, and that wait for a greeting, with their deadlines.
         self._connecting: dict[Session, float] = {}
         self._awaiting: dict[Session, float] = {}
         self._sweeping: IDelayedCall | None = None
+        self._due = 0.0
         self._sweeps = 0
 
     # -- life
@@ -147,35 +147,50 @@ class Splicer:
         self.pipes.close()
 
     def splice(
-        self, client: int, address: Address, header: bytes, caller: Caller, tag: object = None
+        self,
+        client: int,
+        address: Address,
+        header: bytes,
+        caller: Caller,
+        tag: object = None,
+        *,
+        within: float = 0.0,
+        answer: bytes = b"",
     ) -> Session:
         """Try to have the peer at ``address`` serve the client on the descriptor ``client``.
 
         ``header`` goes to the peer first.  See :class:`.session.Caller` for what follows.
+        ``within`` so many seconds the peer must have greeted; 0: as :class:`Patience` says.
+        ``answer`` is what it says to the header before anything else, where it does: that
+        octet is not the client's, and then stands for the greeting.
         """
         self.now = self._clock.seconds()
         session = Session(self, client, -1, header, caller, tag)
+        if within:
+            session.deadline = self.now + within
+        if answer:
+            session.answer = answer
         self.sessions += 1
         try:
             peer = session.peer.fd = _connect(address)
         except OSError as error:
             session.fail(failing(error))
             return session
-        self._connecting[session] = self.now + self.patience.connect
+        self._connecting[session] = session.deadline or self.now + self.patience.connect
         session.connected()
         if session.peer.fd == peer:
             # Where the header went out at once there is nothing to write for long.
             session.peer.outward = session in self._connecting
             self._register(session.peer)
         if self._sweeping is None:
-            self._sweeping = self._clock.callLater(SWEEP, self._sweep)
+            self._sweep_later()
         return session
 
-    def watch(self, descriptor: int, watched: Watched) -> None:
-        """Have another descriptor in the epoll, level-triggered, for reading."""
+    def watch(self, descriptor: int, watched: Watched, events: int = select.EPOLLIN) -> None:
+        """Have another descriptor in the epoll: level-triggered, for reading, unless told else."""
         assert self._epoll is not None
         self._put(descriptor, watched)
-        self._epoll.register(descriptor, select.EPOLLIN)
+        self._epoll.register(descriptor, events)
 
     def unwatch(self, descriptor: int) -> None:
         """Take it out; it may be gone already."""
@@ -193,7 +208,7 @@ class Splicer:
     def awaits(self, session: Session) -> None:
         """Start to wait for the greeting."""
         del self._connecting[session]
-        self._awaiting[session] = self.now + self.patience.banner
+        self._awaiting[session] = session.deadline or self.now + self.patience.banner
 
     def relays(self, session: Session) -> None:
         """Begin to listen to the client."""
@@ -283,17 +298,24 @@ class Splicer:
 
     def _sweep(self) -> None:
         self._sweeping = None
+        if self._clock.seconds() - self._due > SWEEP:
+            # We slept, not the peers: what they said meanwhile comes first.
+            self.doRead()
         self.now = now = self._clock.seconds()
         for line, why in (
             (self._connecting, Failing.TIMED_OUT),
             (self._awaiting, Failing.SILENT),
         ):
-            for session in _overdue(line, now):
+            for session in [each for each, deadline in line.items() if deadline <= now]:
                 self._safely(session.fail, why)
         self._sweeps += 1
         if self._sweeps % IDLE_SWEEPS == 0:
             self._end_idle(now)
+        self._sweep_later()
+
+    def _sweep_later(self) -> None:
         if self.sessions and self._sweeping is None:
+            self._due = self._clock.seconds() + SWEEP
             self._sweeping = self._clock.callLater(SWEEP, self._sweep)
 
     def _end_idle(self, now: float) -> None:
@@ -310,15 +332,6 @@ class Splicer:
                         due.append(session)
         for session in due:
             self._safely(session.over, Ending.IDLE)
-
-
-def _overdue(line: dict[Session, float], now: float) -> list[Session]:
-    due = []
-    for session, deadline in line.items():
-        if deadline > now:
-            break
-        due.append(session)
-    return due
 
 
 def _connect(address: Address) -> int:

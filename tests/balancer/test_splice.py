@@ -586,6 +586,52 @@ class FailureTests(SpliceCase):
         peer.send(b"250")
         await self.expect(client, b"250")
 
+    @asynchronous
+    async def test_answer(self) -> None:
+        """What the peer says to the header stands for its greeting, and is not the client's."""
+        for more in (b"", b"\x15\x03"):
+            client, descriptor = self.client()
+            client.send(b"\x16hello")
+            self.splicer.splice(descriptor, self.address(), HEADER, self.log, answer=b"+")
+            peer = await self.accepted()
+            peer.send(b"+" + more)
+            await self.expect(peer, HEADER + b"\x16hello")
+            peer.send(b"\x16world")
+            await self.expect(client, more + b"\x16world")
+
+    @asynchronous
+    async def test_other_answer(self) -> None:
+        """A greeting is no such answer."""
+        _, descriptor = self.client()
+        self.splicer.splice(descriptor, self.address(), HEADER, self.log, answer=b"+")
+        (await self.accepted()).send(BANNER)
+        await self.until(lambda: self.log.failures)
+        self.assertEqual(self.log.failures, [Failing.UNWILLING])
+
+    @asynchronous
+    async def test_time_of_its_own(self) -> None:
+        """A session may have less time than others, whatever came before it."""
+        self.splicer.patience = Patience(connect=20, banner=20)
+        _, patient = self.client()
+        self.splicer.splice(patient, self.address(), HEADER, self.log)
+        _, descriptor = self.client()
+        self.splicer.splice(descriptor, self.address(), HEADER, self.log, within=0.2)
+        await self.until(lambda: self.log.failures, 1.0)
+        self.assertEqual(self.log.failures, [Failing.SILENT])
+        self.assertEqual(self.log.returned, [descriptor])
+        self.assertEqual(self.splicer.sessions, 1)
+
+    @asynchronous
+    async def test_we_slept(self) -> None:
+        """Who greeted while we stood still is not overdue."""
+        client, descriptor = self.client()
+        self.splicer.splice(descriptor, self.address(), HEADER, self.log, within=0.3)
+        peer = await self.accepted()
+        peer.send(BANNER)
+        time.sleep(0.5)
+        self.assertEqual(self.log.failures, [])
+        await self.expect(client, BANNER)
+
 
 class DeadlineTests(SpliceCase):
     """What takes too long."""
