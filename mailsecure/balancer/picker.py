@@ -79,14 +79,20 @@ class Picker:
 
     # -- who is there
 
-    def join(self, name: str, weight: float, now: float, slowly: bool = True) -> None:
-        """Add a node; ``slowly`` where it should start slowly, if that is set at all."""
+    def join(
+        self, name: str, weight: float, now: float, slowly: bool = True, sessions: int = 0
+    ) -> None:
+        """Add a node; ``slowly`` where it should start slowly, if that is set at all.
+
+        ``sessions`` is how many it still has from before.
+        """
         if name in self.nodes:
             raise ValueError(f"{name} is there already")
-        self.nodes[name] = Node(name, weight, now, slowly and self.slow_start > 0)
+        node = self.nodes[name] = Node(name, weight, now, slowly and self.slow_start > 0)
+        node.sessions = sessions
 
     def leave(self, name: str) -> None:
-        """Take a node out; its sessions go on, and are no longer counted."""
+        """Take a node out; its sessions go on, and are counted by who let it in."""
         node = self.nodes.pop(name, None)
         if node is not None and self.nodes:
             part = node.owed / len(self.nodes)
