@@ -188,8 +188,10 @@ class Cluster:
     """Nodes with one key on one network; ``close`` ends and removes everything.
 
     ``sections`` are every node's; ``each`` has those of single nodes.  ``virtual`` are the
-    options of the group ``mail`` besides its priority, which :data:`PRIORITIES` has.  The
-    judge sees the addresses ``watched``; those of the group, if there are none.
+    options of the group ``mail`` besides its priority, which :data:`PRIORITIES` has; the
+    ``scanners`` have no such group.  The judge sees the addresses ``watched``; those of the
+    group, if there are none.  ``quiet``: no judge, and the kernel's own switch, so that the
+    nodes have no sessions but those of the test's clients.
     """
 
     def __init__(
@@ -198,6 +200,8 @@ class Cluster:
         *,
         addresses: Sequence[str] = (ADDRESS,),
         watched: Sequence[str] = (),
+        scanners: Sequence[str] = (),
+        quiet: bool = False,
         virtual: str = "advertisement_interval = 100ms",
         cluster: str = "",
         each: Mapping[str, Mapping[str, str]] | None = None,
@@ -207,12 +211,15 @@ class Cluster:
         self.addresses = list(addresses)
         self.directory = Path(tempfile.mkdtemp(prefix="mailsecure-cluster-"))
         self.directory.chmod(0o755)
-        self.network = Network([*PRIORITIES, CLIENT, WITNESS])
+        self.scanners = list(scanners)
+        self.network = Network([*PRIORITIES, CLIENT, WITNESS], bridged=quiet)
         self.nodes: dict[str, Node] = {}
         self.watch: Watch | None = None
         try:
             self._make(names, virtual, cluster, each or {}, options or {})
-            self.watch = Watch(self.network, watched or addresses, client=CLIENT, witness=WITNESS)
+            if not quiet:
+                watched = watched or addresses
+                self.watch = Watch(self.network, watched, client=CLIENT, witness=WITNESS)
             if start:
                 self.start(*self.nodes)
                 self.settle()
@@ -235,6 +242,8 @@ class Cluster:
                 "virtual:mail": f"addresses = {' '.join(self.addresses)}\n"
                 f"priority = {PRIORITIES[name]}\n{virtual}",
             }
+            if name in self.scanners:
+                del base["virtual:mail"]
             more: dict[str, Any] = {**options.get(name, {}), **each.get(name, {})}
             self.nodes[name] = Node(self.network, name, self.directory / name, base, **more)
         write_key(new_key(), *self.nodes.values())
@@ -261,7 +270,7 @@ class Cluster:
     def settle(self, timeout: float = 20.0) -> None:
         """Have everything well again: all nodes run and see each other, the best is Master.
 
-        Returns when it has been so for three tenths of a second.
+        Returns when it has been so, to the judge's eyes, for three tenths of a second.
         """
         self.network.mend()
         for node in self.nodes.values():
@@ -274,6 +283,8 @@ class Cluster:
         self.start(*(name for name, node in self.nodes.items() if not node.runs))
         best = next(iter(self.nodes))
         until(self._well, "a cluster in good order", timeout, self.tell)
+        if self.watch is None:
+            return
         for address in self.addresses:
             self.await_owner(best, address=address, timeout=timeout)
 
@@ -288,8 +299,9 @@ class Cluster:
                 return False
             if any(set(self.nodes) - set(each["hears"]) - {each["node"]} for each in peers):
                 return False
+            roles = [group["role"] for group in status["groups"]]
             wanted = "master" if name == best else "backup"
-            if status["groups"][0]["role"] != wanted:
+            if roles[:1] != ([] if name in self.scanners else [wanted]):
                 return False
         return True
 
