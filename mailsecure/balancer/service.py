@@ -63,6 +63,7 @@ MOST_WAITING = 10_000
 #: its end is for the peer to say.
 MARGIN = 60.0
 _INET, _INET6 = int(socket.AF_INET), int(socket.AF_INET6)
+_TOO_MANY = b"421 4.3.2 Too many connections, try again later\r\n"
 _NOT_SCREENED = Screening(b"", 0.0, "")
 
 
@@ -135,7 +136,6 @@ class LoadBalancer(Service):
             cluster.peer_sessions,
             cluster.connect_timeout,
         )
-        self._hostname = config.node.hostname
         self._drain_timeout = smtp.drain_timeout
         self._max_sessions = smtp.max_sessions
         longest = max(smtp.command_timeout, smtp.data_timeout)
@@ -249,8 +249,7 @@ class LoadBalancer(Service):
             self._decide(passage)
         elif not self._anteroom.keep_silent(passage, screening.delay):
             self._front.left(screening)
-            reply = f"421 4.3.2 {self._hostname} too many connections, try again later\r\n"
-            self._refuse(passage, reply.encode("ascii"))
+            self._refuse(passage, _TOO_MANY)
 
     def _refuse(self, passage: Passage, reply: bytes) -> None:
         # Who begins with TLS could not read it.
