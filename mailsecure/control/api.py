@@ -98,3 +98,5 @@ class Desk:
     reload: Callable[[], Awaitable[Sequence[str]]]
     #: None where there is no cluster.
     cluster: Cluster | None = None
+    #: What the load balancer reports (:mod:`mailsecure.balancer.report`), if there is one.
+    balance: Callable[[], dict[str, Any]] | None = None

@@ -3,7 +3,9 @@
 ====================  ===================================  ===============================
 request               arguments                            answer
 ====================  ===================================  ===============================
-``cluster.status``    none                                 see :class:`.api.Cluster`
+``cluster.status``    none                                 see :class:`.api.Cluster`,
+                                                           and ``balance``, null or as
+                                                           :mod:`mailsecure.balancer.report`
 ``cluster.resign``    ``group`` ("" is all), ``seconds``   ``lines`` to show
 ``cluster.takeover``  likewise                             likewise
 ====================  ===================================  ===============================
@@ -14,6 +16,7 @@ calls this.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.logger import Logger
@@ -31,10 +34,16 @@ _SHOWN_NAME = 40
 
 
 class ClusterRequests:
-    """Asks ``cluster``; None where this node is in no cluster."""
+    """Asks ``cluster``; None where this node is in no cluster.
 
-    def __init__(self, cluster: Cluster | None) -> None:
+    ``balance`` returns what the load balancer reports; None where there is none.
+    """
+
+    def __init__(
+        self, cluster: Cluster | None, balance: Callable[[], dict[str, Any]] | None = None
+    ) -> None:
         self._cluster = cluster
+        self._balance = balance
 
     def answer(self, request: str, arguments: dict[str, Any], uid: int) -> dict[str, Any]:
         """Do ``request`` for ``uid`` and return the result; raises :class:`Refusal`."""
@@ -47,7 +56,7 @@ class ClusterRequests:
             )
         if verb == "status":
             only(arguments, frozenset())
-            return self._cluster.report()
+            return self._cluster.report() | {"balance": self._balance and self._balance()}
         return self._move(self._cluster, verb, arguments, uid)
 
     @staticmethod

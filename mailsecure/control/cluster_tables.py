@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..units import format_seconds
+from .balance_tables import balance_page
 from .lines import escape
 from .tables import age, cells, group_line, moment, table
 
@@ -89,6 +90,9 @@ def cluster_page(found: dict[str, Any]) -> Iterator[RenderableType]:
         yield _ways(others)
         yield Text("")
     yield from _hearing(found["nodes"])
+    if found.get("balance"):
+        yield Text("")
+        yield from balance_page(found["balance"], found["node"])
     if found["drops"]:
         yield Text("\nignored datagrams", style="bold")
         for reason, count in sorted(found["drops"].items()):

@@ -38,6 +38,7 @@ from ..errors import LocalFault
 from ..spool.api import Filter, Spool
 from ..world import World
 from .api import Cluster
+from .balance_metrics import balance_figures
 from .cluster_metrics import cluster_figures
 from .vitals import Vitals, memory_octets, open_descriptors
 
@@ -58,7 +59,7 @@ class Figures(Collector):
     """Turns counters and gauges into metrics when it is asked.
 
     ``gauges`` maps a name to what it means and a callable that is quick.  ``cluster`` is
-    the cluster, if there is one.
+    the cluster and ``balance`` what the load balancer reports, if there is one.
     """
 
     def __init__(
@@ -66,8 +67,10 @@ class Figures(Collector):
         counters: Counters,
         gauges: Mapping[str, tuple[str, Gauge]],
         cluster: Cluster | None = None,
+        balance: Callable[[], dict[str, Any]] | None = None,
     ) -> None:
         self._counters = counters
+        self._balance = balance
         self._gauges = dict(gauges)
         self._cluster = cluster
         #: The queue's figures, as the service last had them from the spool.
@@ -87,6 +90,8 @@ class Figures(Collector):
             yield GaugeMetricFamily(f"mailsecure_{name}", _QUEUE[name], value)
         if self._cluster is not None:
             yield from cluster_figures(self._cluster.report())
+        if self._balance is not None:
+            yield from balance_figures(self._balance())
 
 
 _QUEUE = {

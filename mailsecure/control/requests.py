@@ -68,7 +68,7 @@ class Requests:
     def __init__(self, world: World, desk: Desk) -> None:
         self._world = world
         self._desk = desk
-        self._cluster = ClusterRequests(desk.cluster)
+        self._cluster = ClusterRequests(desk.cluster, desk.balance)
         self._known: dict[str, Callable[[_Arguments, int, Send], Awaitable[_Arguments]]] = {
             "ping": self._ping,
             "status": self._status,
