@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.live import needs
 
-from .cluster.nodes import ADDRESS, USER, ClusterTestCase
+from .cluster.nodes import ADDRESS, USER, ClusterTestCase, Node
 from .harness import until
 
 PROGRAMS = ["ip"]
@@ -32,6 +32,11 @@ def capabilities(status: str) -> dict[str, int]:
     """Return the sets of capabilities in a process's /proc/PID/status."""
     found = re.findall(r"^(Cap\w+):\s*(\w+)$", status, re.MULTILINE)
     return {name: int(value, 16) for name, value in found}
+
+
+def where(node: Node) -> list[str]:
+    """Return where a node says that it listens."""
+    return [line.rpartition(" on ")[2] for line in node.matching("listening for SMTP on")]
 
 
 @needs(root=True, programs=PROGRAMS)
@@ -70,6 +75,19 @@ class Users(ClusterTestCase):
 
 
 @needs(root=True, programs=PROGRAMS)
+class Everywhere(ClusterTestCase):
+    """``listen`` at every address of both families."""
+
+    def test_both_families(self) -> None:
+        """The port is listed for IPv4 and for IPv6, and both take mail."""
+        listen = "listen = tcp:25\n  tcp6:25"
+        cluster = self.own("a", addresses=[ADDRESS, SIX], each={"a": {"smtp": listen}})
+        self.assertEqual(where(cluster["a"]), ["0.0.0.0:25", "[::]:25"])
+        for address in (ADDRESS, SIX):
+            self.assertEqual(cluster.deliver(address), "a")
+
+
+@needs(root=True, programs=PROGRAMS)
 class Listening(ClusterTestCase):
     """``listen`` at the virtual addresses alone."""
 
@@ -94,8 +112,7 @@ class Listening(ClusterTestCase):
     def test_where(self) -> None:
         """The Backup listens at addresses that it does not have, says so, and nowhere else."""
         b = self.cluster["b"]
-        where = [line.rpartition(" on ")[2] for line in b.matching("listening for SMTP on")]
-        self.assertEqual(where, [f"{ADDRESS}:25", f"[{SIX}]:25"])
+        self.assertEqual(where(b), [f"{ADDRESS}:25", f"[{SIX}]:25"])
         self.assertFalse(b.holds())
         self.assertFalse(b.holds(SIX))
         self.assertFalse(b.greets())
