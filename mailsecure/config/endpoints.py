@@ -75,13 +75,14 @@ def place_of(text: str) -> Place | None:
 def leaves_ipv4(place: Place, listed: Iterable[str]) -> bool:
     """Say whether ``place`` is to take IPv6 alone, because ``listed`` has IPv4 besides.
 
-    So it is where both are everywhere, at the same port; ``listed`` are endpoints that were
-    checked.  A socket at every IPv6 address takes IPv4 too unless it is told not to.
+    So it is at every IPv6 address, where an IPv4 address is listed with the same port;
+    ``listed`` are endpoints that were checked.  A socket at every IPv6 address takes IPv4 too
+    unless it is told not to.
     """
     if place.interface != _EVERY_IPV6:
         return False
     places = filter(None, map(place_of, listed))
-    return any((each.interface, each.port) == (_EVERY_IPV4, place.port) for each in places)
+    return any((each.interface.version, each.port) == (4, place.port) for each in places)
 
 
 def _fields(text: str) -> list[tuple[str | None, str]]:

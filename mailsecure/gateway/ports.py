@@ -6,8 +6,8 @@ to an address that is absent if it is told so (IP_FREEBIND in ip(7)).  Nobody is
 about any other address: there, an absent one is a mistake in the ini.
 
 A port at every IPv6 address takes IPv4 as well, as Twisted binds it (RFC 3493 §5.3).  That is
-what somebody wants who lists ``tcp6:25`` alone.  Beside ``tcp:25`` the port would be taken,
-so there it is bound for IPv6 alone.
+what somebody wants who lists ``tcp6:25`` alone.  Beside an
+IPv4 address with that port the port would be taken, so there it is bound for IPv6 alone.
 
 :class:`.service.Gateway` listens by :func:`listen`.
 """

@@ -45,9 +45,13 @@ class LeavesIpv4Tests(SynchronousTestCase):
         return leaves_ipv4(place, last)
 
     def test_beside(self):
-        """The port is listed for all of IPv4 too, however either is written."""
+        """The port is listed for IPv4 too, however either is written."""
         for six in ("tcp6:25", r"tcp:25:interface=\:\:", r"tcp6:backlog=9:port=25"):
-            for four in ("tcp:25", "tcp:25:interface=0.0.0.0:backlog=9"):
+            for four in (
+                "tcp:25",
+                "tcp:25:interface=0.0.0.0:backlog=9",
+                "tcp:25:interface=192.0.2.1",
+            ):
                 self.assertTrue(self.leaves(six, "unix:/run/smtp", four, "tcp:465"))
 
     def test_alone(self):
