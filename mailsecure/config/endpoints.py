@@ -11,12 +11,12 @@ certificate that a reload reads again.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-__all__ = ["Place", "check_endpoint", "place_of"]
+__all__ = ["Place", "check_endpoint", "leaves_ipv4", "place_of"]
 
 _TOKEN = re.compile(r"\\(.)|([:=])|([^\\:=]+)|(\\)", re.DOTALL)
 
@@ -51,7 +51,10 @@ def check_endpoint(text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a TCP endpoint listens; ``backlog`` is None where the text does not say."""
+    """Where a TCP endpoint listens; ``backlog`` is None where the text does not say.
+
+    ``interface`` is ``0.0.0.0`` or ``::`` for every address of a family.
+    """
 
     interface: IPv4Address | IPv6Address
     port: int
@@ -59,13 +62,27 @@ class Place:
 
 
 def place_of(text: str) -> Place | None:
-    """Return where an endpoint that was checked listens, None if not at one IP address."""
+    """Return where an endpoint that was checked listens, None if it is not one of TCP."""
     (_, kind), *fields = _fields(text)
-    given = {name or "port": value for name, value in fields}
-    if kind not in ("tcp", "tcp6") or "interface" not in given:
+    if kind not in _EVERYWHERE:
         return None
+    given = {name or "port": value for name, value in fields}
     backlog = int(given["backlog"]) if "backlog" in given else None
-    return Place(ip_address(given["interface"]), int(given["port"]), backlog)
+    interface = ip_address(given.get("interface", _EVERYWHERE[kind]))
+    return Place(interface, int(given["port"]), backlog)
+
+
+def leaves_ipv4(place: Place, listed: Iterable[str]) -> bool:
+    """Say whether ``place`` is to take IPv6 alone, because ``listed`` has IPv4 besides.
+
+    So it is at every IPv6 address, where an IPv4 address is listed with the same port;
+    ``listed`` are endpoints that were checked.  A socket at every IPv6 address takes IPv4 too
+    unless it is told not to.
+    """
+    if place.interface != _EVERY_IPV6:
+        return False
+    places = filter(None, map(place_of, listed))
+    return any((each.interface.version, each.port) == (4, place.port) for each in places)
 
 
 def _fields(text: str) -> list[tuple[str | None, str]]:
@@ -86,6 +103,10 @@ def _fields(text: str) -> list[tuple[str | None, str]]:
     found.append((name, value))
     return found
 
+
+_EVERY_IPV4, _EVERY_IPV6 = IPv4Address(0), IPv6Address(0)
+#: TCP's kinds → where they listen if nothing else is said.
+_EVERYWHERE: dict[str, IPv4Address | IPv6Address] = {"tcp": _EVERY_IPV4, "tcp6": _EVERY_IPV6}
 
 _COLONS = r" (colons of an IPv6 address are escaped: interface=\:\:1)"
 

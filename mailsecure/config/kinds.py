@@ -279,8 +279,10 @@ def _lines(values: Iterable[str]) -> str:
     return "\n".join(values)
 
 
-def _optional(value: object) -> str:
-    return "" if value is None else str(value)
+def _path(value: Path | None) -> str:
+    text = "" if value is None else str(value)
+    # Path takes the "./" off that kept it from being a comment.
+    return f"./{text}" if text.startswith("#") else text
 
 
 def _spelt(values: Iterable[Interface]) -> str:
@@ -324,13 +326,13 @@ def _said(value: bool) -> str:
 KINDS: Mapping[str, Kind] = {
     "name": Kind("a name", _name, str),
     "hostname": Kind("a host's name", _hostname, str),
-    "directory": Kind("a directory", _directory, str),
+    "directory": Kind("a directory", _directory, _path),
     "user": Kind("a user's name", _account, str),
     "group": Kind("a group's name", _account, str),
     "endpoints": Kind("endpoints, one a line", _endpoints, _lines, lines=True),
     "endpoint?": Kind("an endpoint, or empty", _endpoint, str),
     "line": Kind("text", _line, str),
-    "file?": Kind("a file, or empty", _file, _optional),
+    "file?": Kind("a file, or empty", _file, _path),
     "output": Kind("a file, or -", _output, str),
     "size": Kind("a size (10K, 50M)", _size, _octets),
     "count": Kind("a number from 1", _count, str),
@@ -343,7 +345,7 @@ KINDS: Mapping[str, Kind] = {
     "yes-no": Kind("yes or no", _yes_no, _said),
     "addresses": Kind("IP addresses", _addresses, str, lines=True),
     "servers": Kind("addresses, between blanks", _servers, _joined, lines=True),
-    "secret?": Kind("a file that only its owner may read, or empty", _file, _optional),
+    "secret?": Kind("a file that only its owner may read, or empty", _file, _path),
     "interface": Kind("a network interface, or empty", _interface, str),
     "address?": Kind("an IP address, or empty", _own_address, str),
     "multicast": Kind("a multicast address and a UDP port", _multicast, str),

@@ -171,6 +171,7 @@ class Smtp:
 
     Endpoints are written as Twisted endpoint descriptions: ``tcp:25`` listens on every
     IPv4 address, ``tcp6:25`` on every IPv6 address, ``tcp:25:interface=192.0.2.1`` on one.
+    Where no IPv4 endpoint has its port, ``tcp6:25`` takes IPv4 too.
     The colons of an IPv6 address are escaped: ``tcp6:25:interface=2001\\:db8\\:\\:1``.
     """
 

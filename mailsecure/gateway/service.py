@@ -279,7 +279,9 @@ class Gateway(Service):
 
     async def _bind(self, description: str, factory: Any) -> None:
         try:
-            port = await listen(self._parts.world.reactor, description, factory, self._virtual)
+            reactor, smtp = self._parts.world.reactor, self._smtp
+            listed = (*smtp.listen, *smtp.listen_tls)
+            port = await listen(reactor, description, factory, self._virtual, listed)
             # Bound, but not read before startService: the spool is not open yet.
             port.pauseProducing()  # type: ignore[attr-defined]
             self._ports.append(port)

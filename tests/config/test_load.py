@@ -499,6 +499,10 @@ def _inis(draw: Any) -> str:
 class RoundTrip(SynchronousTestCase):
     """A Config written out is read as the same Config."""
 
+    def test_no_comment(self) -> None:
+        once = load("[manhole]\nauthorized_keys = ./#keys", "")
+        self.assertEqual(load(as_ini(once.config), "").config, once.config)
+
     @given(_inis())
     def test_round_trip(self, text: str) -> None:
         # Contradictions are wanted here: values drawn at random seldom fit together.

@@ -1,4 +1,7 @@
-"""Proves that a virtual address is listened at before it is there, and no other is."""
+"""Proves that a virtual address is listened at before it is there, and no other is.
+
+Proves too that a port may be listed for IPv4 and IPv6, each everywhere.
+"""
 
 import socket
 from ipaddress import ip_address
@@ -14,6 +17,7 @@ from mailsecure.gateway.ports import listen
 
 #: Of RFC 5737 and RFC 3849: on no machine.
 FOUR, SIX = "192.0.2.25", "2001:db8::25"
+GREETING = b"220 here\r\n"
 VIRTUAL = {ip_address(FOUR), ip_address(SIX), ip_address("127.0.0.1"), ip_address("::1")}
 
 
@@ -21,7 +25,7 @@ class Greeter(Protocol):
     """Says one line and ends."""
 
     def connectionMade(self):
-        self.transport.write(b"220 here\r\n")
+        self.transport.write(GREETING)
         self.transport.loseConnection()
 
 
@@ -39,6 +43,13 @@ class Listener(Protocol):
         self.heard.callback(self.octets)
 
 
+def free_port():
+    """Return a port that nobody has at any address."""
+    with socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::", 0))
+        return probe.getsockname()[1]
+
+
 def described(address, *more):
     """Return an endpoint at ``address``, on any port."""
     escaped = address.replace(":", r"\:")
@@ -48,10 +59,10 @@ def described(address, *more):
 class ListenTests(TestCase):
     """:func:`listen`, on real sockets."""
 
-    async def listen(self, description, virtual=VIRTUAL):
+    async def listen(self, description, virtual=VIRTUAL, listed=()):
         factory = Factory.forProtocol(Greeter)
         factory.noisy = False
-        port = await listen(reactor, description, factory, virtual)
+        port = await listen(reactor, description, factory, virtual, listed)
         self.addCleanup(port.stopListening)
         return port.getHost()
 
@@ -72,12 +83,29 @@ class ListenTests(TestCase):
         """Where it is there, whoever connects is served."""
         for address in ("127.0.0.1", "::1"):
             host = await self.listen(described(address, "backlog=5"))
-            self.assertEqual(await self.greeting(host), b"220 here\r\n")
+            self.assertEqual(await self.greeting(address, host.port), GREETING)
 
     async def test_everywhere(self):
         """An endpoint without an address is Twisted's matter."""
         host = await self.listen("tcp:0")
         self.assertEqual(host.host, "0.0.0.0")
+
+    async def test_both_families(self):
+        """Each takes its own, in whichever order they are bound."""
+        for first, second in (("tcp", "tcp6"), ("tcp6", "tcp")):
+            number = free_port()
+            listed = (f"{first}:{number}", f"{second}:{number}")
+            hosts = [await self.listen(each, listed=listed) for each in listed]
+            self.assertEqual({each.host for each in hosts}, {"0.0.0.0", "::"})
+            for address in ("127.0.0.1", "::1"):
+                self.assertEqual(await self.greeting(address, number), GREETING)
+
+    async def test_six_alone(self):
+        """Where nothing else is listed for the port, it serves IPv4 too."""
+        for listed in ((), ("tcp6:0", "tcp:1")):
+            host = await self.listen("tcp6:0", listed=listed)
+            for address in ("127.0.0.1", "::1"):
+                self.assertEqual(await self.greeting(address, host.port), GREETING)
 
     async def test_taken(self):
         """A port that somebody has is told as Twisted tells it."""
@@ -90,8 +118,8 @@ class ListenTests(TestCase):
         self.assertEqual(refused.exception.socketError.strerror, "Address already in use")
         self.assertEqual((refused.exception.interface, refused.exception.port), ("127.0.0.1", port))
 
-    async def greeting(self, host):
+    async def greeting(self, address, port):
         """Return what is said to who connects."""
-        endpoint = HostnameEndpoint(reactor, host.host, host.port)
+        endpoint = HostnameEndpoint(reactor, address, port)
         listener = await connectProtocol(endpoint, Listener())
         return await listener.heard

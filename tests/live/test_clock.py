@@ -54,6 +54,9 @@ class SteppedClock(LiveTestCase):
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
                 "DONT_FAKE_MONOTONIC": "1",
                 "FAKETIME_DONT_RESET": "1",
+                # With these it holds up threads for long.
+                "FAKETIME_FORCE_MONOTONIC_FIX": "0",
+                "NO_FAKE_STAT": "1",
             },
             **sections,
         )

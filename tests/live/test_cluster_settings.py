@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import subprocess
 import time
 from functools import partial
 from pathlib import Path
@@ -17,14 +16,13 @@ from pathlib import Path
 from tests.live import missing, needs
 
 from .cluster.network import ip
-from .cluster.nodes import ADDRESS, ClusterTestCase, Node
+from .cluster.nodes import ADDRESS, USER, ClusterTestCase, Node
 from .harness import until
 from .test_clock import LIBRARIES
 
 PROGRAMS = ["ip", "setpriv"]
 HOUR = 3600
 TOLD = 0.15
-USER = "nobody"
 
 
 @needs(root=True, programs=PROGRAMS)
@@ -185,7 +183,7 @@ class Machines(ClusterTestCase):
         as_user = {name: {"node": f"user = {USER}"} for name in "ab"}
         cluster = self.own("a", "b", each=as_user, start=False)
         for node in cluster.nodes.values():
-            _give(node.directory)
+            node.give(USER)
         cluster.start("a", "b")
         cluster.settle()
         uids = Path(f"/proc/{cluster['a'].pid}/status").read_text()
@@ -242,8 +240,3 @@ def _step(lie: Path, seconds: int) -> None:
     new = lie.with_suffix(".new")
     new.write_text(f"{seconds:+d}\n")
     new.rename(lie)
-
-
-def _give(directory: Path) -> None:
-    """Give a directory with all in it to an ordinary user."""
-    subprocess.run(["chown", "-R", f"{USER}:", str(directory)], check=True, timeout=10)

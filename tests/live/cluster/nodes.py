@@ -16,6 +16,7 @@ import os
 import secrets
 import shutil
 import signal
+import subprocess
 import tempfile
 import threading
 import time
@@ -39,6 +40,7 @@ __all__ = [
     "CLIENT",
     "DOMAIN",
     "PRIORITIES",
+    "USER",
     "WITNESS",
     "Cluster",
     "ClusterTestCase",
@@ -51,6 +53,8 @@ ADDRESS = "10.77.0.25"
 PRIORITIES = {"a": 200, "b": 100, "c": 50}
 CLIENT, WITNESS = "client", "witness"
 DOMAIN = "example.test"
+#: Of ``[node] user``, where a daemon is to give up root: an ordinary one.
+USER = "nobody"
 
 
 class Node(Gateway):
@@ -106,6 +110,10 @@ class Node(Gateway):
         before = self.ini.read_text()
         self.configure(**self._first)
         return self.ini.read_text() == before
+
+    def give(self, user: str) -> None:
+        """Give its directory with all in it to a user."""
+        subprocess.run(["chown", "-R", f"{user}:", str(self.directory)], check=True, timeout=10)
 
     def tail(self, lines: int = 30) -> str:
         """Return the last lines, without those of the judge's many sessions."""
