@@ -39,9 +39,10 @@ MOST_TRIES = 3
 LEAST_TIME = 0.02
 #: Nodes that are heard so soon after our start (seconds) were there before us.
 SETTLING = 5.0
-#: The shares that are told are those of the last :data:`SAMPLES` times so many seconds.
+#: The shares that are told are those since the first of so many samples, one each so many
+#: seconds: of the last minute.
 SAMPLE = 5.0
-SAMPLES = 12
+SAMPLES = 13
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,13 @@ class ClusterRequestsTests(SynchronousTestCase):
         return self.assertRaises(Refusal, self.requests.answer, request, arguments, uid)
 
     def test_status(self):
-        self.assertIs(self.requests.answer("cluster.status", {}, 0), self.cluster.said)
+        found = self.requests.answer("cluster.status", {}, 0)
+        self.assertEqual(found, self.cluster.said | {"balance": None})
         self.assertEqual(self.logged, [])
+
+    def test_balance(self):
+        requests = ClusterRequests(self.cluster, lambda: {"nodes": {}})
+        self.assertEqual(requests.answer("cluster.status", {}, 0)["balance"], {"nodes": {}})
 
     def test_moves(self):
         for verb, said in (
@@ -112,7 +117,7 @@ class RequestsTests(SynchronousTestCase):
     def test_with_and_without(self):
         cluster = FakeCluster()
         found = self.successResultOf(self.answer("cluster.status", cluster))
-        self.assertIs(found, cluster.said)
+        self.assertEqual(found, cluster.said | {"balance": None})
         refusal = self.failureResultOf(self.answer("cluster.status", None), Refusal).value
         self.assertEqual(refusal.kind, Kind.UNAVAILABLE)
         refusal = self.failureResultOf(self.answer("cluster.explode", None), Refusal).value
