@@ -109,9 +109,10 @@ class Member:
 class Pool:
     """All nodes."""
 
-    def __init__(self, now: float, rules: Rules) -> None:
-        self._began = now
-        self._sampled = now
+    def __init__(self, rules: Rules) -> None:
+        # Both begin with the first nodes.
+        self._began = 0.0
+        self._sampled = 0.0
         self._rules = rules
         self._draining = False
         self.picker = Picker(rules.balance, rules.slow_start)
@@ -148,6 +149,8 @@ class Pool:
 
     def update(self, now: float, backends: Sequence[Backend]) -> list[Change]:
         """Take the nodes as they are now, ourselves first."""
+        if not self.members:
+            self._began = self._sampled = now
         self.own = backends[0].node
         changes = []
         for backend in backends:

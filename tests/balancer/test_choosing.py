@@ -26,7 +26,7 @@ class PoolCase(SynchronousTestCase):
     def setUp(self) -> None:
         """All are there from the start, with equal weights."""
         self.now = 100.0
-        self.pool = Pool(self.now, self.rules)
+        self.pool = Pool(self.rules)
         self.nodes = [backend("me", 0), backend("a"), backend("b")]
         self.assertEqual(self.update(), [Change(name, "") for name in ("me", "a", "b")])
 
@@ -105,7 +105,7 @@ class ChoosingTests(PoolCase):
 
     def test_draining_before_anything(self) -> None:
         """It may be told before who is there."""
-        pool = Pool(self.now, self.rules)
+        pool = Pool(self.rules)
         self.assertEqual(pool.drain(self.now, True), [])
         changes = pool.update(self.now, self.nodes)
         self.assertEqual(changes[0], Change("me", "draining"))
@@ -150,7 +150,7 @@ class ChoosingTests(PoolCase):
     def test_coming_and_going(self, events: list[str]) -> None:
         """Whoever comes and goes: the picker has exactly those that may have sessions."""
         nodes = {"a": backend("a"), "b": backend("b")}
-        pool = Pool(0.0, self.rules)
+        pool = Pool(self.rules)
         for now, event in enumerate(events, 10):
             if event in nodes:
                 nodes[event] = replace(nodes[event], alive=not nodes[event].alive)

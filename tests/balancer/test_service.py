@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from mailsecure.balancer import choosing, service, waiting
+from mailsecure.balancer import choosing, service, splice, waiting
 from mailsecure.balancer.service import BalancerParts, LoadBalancer
 from mailsecure.cluster.values import Fitness
 from mailsecure.config.load import parse_config
@@ -211,7 +211,7 @@ class ShareTests(BalancerCase):
     @asynchronous
     async def test_no_descriptors_to_spare(self) -> None:
         """Sessions with peers are bounded by what the process may have open."""
-        self.balancer._most_spliced = 1
+        self.balancer.director.most = 1
         self.assertNotEqual(await self.greeting(), HERE)
         self.assertEqual(await self.greeting(), HERE)
 
@@ -219,8 +219,8 @@ class ShareTests(BalancerCase):
     async def test_many_destinations(self) -> None:
         """Addresses of ours are remembered, in a bounded table."""
         for number in range(1001):
-            self.balancer._destination(f"10.0.{number >> 8}.{number & 255}")
-        self.assertEqual(len(self.balancer._addresses), 1)
+            self.balancer.director._destination(f"10.0.{number >> 8}.{number & 255}")
+        self.assertEqual(len(self.balancer.director._destinations), 1)
 
 
 class LeastSessionsTests(BalancerCase):
@@ -308,7 +308,7 @@ class FailureTests(BalancerCase):
     @asynchronous
     async def test_ours(self) -> None:
         """Want of descriptors is no fault of a peer's."""
-        self.patch(service.Splicer, "splice", _failing_splice)
+        self.patch(splice.Splicer, "splice", _failing_splice)
         self.assertEqual(await self.greeting(), HERE)
         self.assertEqual(self.row("one")["ejections"] + self.row("two")["ejections"], 0)
 
@@ -412,7 +412,7 @@ class CheckTests(BalancerCase):
     async def test_too_many_wait(self) -> None:
         """The line of those who wait is bounded."""
         self.front.screening = Screening(b"", 0.3, "key")
-        self.balancer._anteroom.most = 1
+        self.balancer.director.anteroom.most = 1
         first = await self.connect()
         await self.until(lambda: self.balancer.sessions == 1)
         self.assertEqual(
@@ -484,7 +484,7 @@ class ProxyTests(BalancerCase):
     @asynchronous
     async def test_too_many(self) -> None:
         """Those who owe one are bounded."""
-        self.balancer._anteroom.most = 0
+        self.balancer.director.anteroom.most = 0
         client = await self.connect()
         self.assertEqual(await client.line(), b"")
 
