@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
@@ -85,6 +85,16 @@ class Participant(Bindable, Protocol):
         """Take part in the elections."""
 
 
+class Sharer(Protocol):
+    """The load balancer: begins with the gateway, and ends with it."""
+
+    def startService(self) -> None:
+        """Take connections from the gateway's sockets."""
+
+    def stopService(self) -> Deferred[None]:
+        """Take no more, at once; fires when the sessions of peers have ended."""
+
+
 @dataclass
 class Parts:
     """What the daemon consists of, as assembled for one configuration."""
@@ -103,6 +113,7 @@ class Parts:
     #: Gives the parts made anew for a configuration their settings; LocalFault: no change.
     reconfigure: Callable[[Config], None]
     cluster: Participant | None = None
+    balancer: Sharer | None = None
     notices: ServiceNotices = field(init=False)
 
     def __post_init__(self) -> None:
@@ -186,6 +197,8 @@ class Daemon(Service):
         for each in parts.after:
             await each.bind()
         parts.gateway.startService()
+        if parts.balancer is not None:
+            parts.balancer.startService()
         tame()
         for line in self.summary():
             _log.info("{line}", line=line)
@@ -243,7 +256,10 @@ class Daemon(Service):
             await self._starting
         if parts.cluster is not None:
             await parts.cluster.stopService()
+        # Both close their doors now, and then wait for their sessions.
+        shared = succeed(None) if parts.balancer is None else parts.balancer.stopService()
         await parts.gateway.stopService()
+        await shared
         await parts.scheduler.stop()
         for each in (*parts.after, *parts.before):
             await each.stopService()
