@@ -413,6 +413,38 @@ class ClusterTests(LifeTestCase):
         self.assertEqual(self.said.getvalue(), f"mailsecure cannot start: {fault}\n")
 
 
+class BalancerTests(LifeTestCase):
+    """The load balancer goes with the gateway."""
+
+    def daemon(self, **answers):
+        daemon = super().daemon(**answers)
+        balancer = FakeCluster("balancer", self.history, **answers.get("balancer", {}))
+        daemon.parts.balancer = balancer
+        return daemon
+
+    def test_start(self):
+        """It reads the gateway's sockets, so it starts after it."""
+        daemon = self.daemon()
+        daemon.privilegedStartService()
+        daemon.startService()
+        self.assertEqual(
+            self.history[-4:], ["gateway.start", "balancer.start", "tame", "notices.ready"]
+        )
+
+    def test_stop(self):
+        """Both close at once; all that need both stays until both have ended."""
+        ours, theirs = Deferred(), Deferred()
+        daemon = self.started(gateway={"stop": ours}, balancer={"stop": theirs})
+        ended = daemon.stopService()
+        expected = ["notices.stopping", "balancer.stop", "gateway.stop"]
+        self.assertEqual(self.history, expected)
+        ours.callback(None)
+        self.assertEqual(self.history, expected)
+        theirs.callback(None)
+        self.successResultOf(ended)
+        self.assertEqual(self.history[3], "scheduler.stop")
+
+
 class NoStartTests(LifeTestCase):
     """What stops the start: one line, and an exit code."""
 
