@@ -1,0 +1,199 @@
+"""Three nodes that share their sessions, and what is asked of them all.
+
+:class:`Balanced` is a cluster under ``topology = active-active`` without a judge, whose
+sessions would be shared out too.  :class:`BalanceTestCase` gives it to tests in good order:
+weights as in the ini, nobody drains, everybody gets sessions.  Clients are
+:class:`.crowd.Crowd`; every message that was acknowledged must be found again in the
+Maildir of the node that did so (:meth:`BalanceTestCase.assertNothingLost`).
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..harness import close_shared, shared, until
+from ..wire import Wire
+from .crowd import Crowd, Tally
+from .judge import PORT
+from .nodes import ADDRESS, CLIENT, DOMAIN, Cluster, ClusterTestCase
+
+__all__ = ["BalanceTestCase", "Balanced"]
+
+#: For tests: hellos as often as advertisements, and whole shares at once.
+SETTINGS = "topology = active-active\nhello_interval = 100ms\nslow_start = 0s\n"
+_UNIQUE = b"\nX-Unique: "
+
+
+class Balanced(Cluster):
+    """See the module's text; ``cluster`` are options of ``[cluster]`` over :data:`SETTINGS`."""
+
+    def __init__(self, *names: str, cluster: str = "", **options: Any) -> None:
+        self._read: set[str] = set()
+        self._found: dict[str, str] = {}
+        super().__init__(
+            names or ("a", "b", "c"), quiet=True, cluster=SETTINGS + cluster, **options
+        )
+
+    # -- who gets what
+
+    def weigh(self, **weights: int) -> None:
+        """Write weights into the nodes' ini files; returns when all nodes know."""
+        for name, weight in weights.items():
+            self[name].change("cluster", f"weight = {weight}")
+        self.await_weights(weights)
+
+    def await_weights(self, weights: Mapping[str, int]) -> None:
+        """Wait until all nodes know these weights."""
+
+        def known() -> bool:
+            return all(
+                node.peer(name)["weight"] == weight
+                for node in self.nodes.values()
+                for name, weight in weights.items()
+            )
+
+        until(known, f"all nodes know the weights {dict(weights)}", 5, self.tell)
+
+    def shown(self, node: str, at: str = "") -> dict[str, Any]:
+        """Return what ``cluster status`` of a node (the best) says of another's sessions."""
+        share = self[at or next(iter(self.nodes))].peer(node).get("balance")
+        return dict(share) if share else {}
+
+    def gets_sessions(self, node: str, at: str = "") -> bool:
+        """Say whether a node is given sessions."""
+        return bool(self.shown(node, at).get("state") == "in")
+
+    def _well(self) -> bool:
+        if not super()._well():
+            return False
+        for name, node in self.nodes.items():
+            status = node.cluster()
+            if any(each.get("overridden") for each in status["nodes"]):
+                node.cli("cluster", "weight", name, "default")
+                return False
+            if any(each["fitness"] for each in status["nodes"]):
+                if node.peer(name)["fitness"]:
+                    node.cli("undrain")
+                return False
+        return all(self.gets_sessions(each, at) for at in self.nodes for each in self.nodes)
+
+    # -- mail
+
+    def crowd(self, **options: Any) -> Crowd:
+        """Return clients that send to the virtual address (see :class:`Crowd`)."""
+        return Crowd(self.network, CLIENT, (ADDRESS, PORT), f"a@{DOMAIN}", **options)
+
+    def wire(self, address: tuple[str, int] = (ADDRESS, PORT), **options: Any) -> Wire:
+        """Connect from the clients' host."""
+        return self.network.inside(CLIENT, lambda: Wire(address, **options))
+
+    def found(self) -> dict[str, str]:
+        """Return the messages that are in any Maildir, and in whose."""
+        for name, node in self.nodes.items():
+            folder = node.directory / "Maildir" / "new"
+            for path in folder.iterdir() if folder.is_dir() else ():
+                if str(path) in self._read:
+                    continue
+                self._read.add(str(path))
+                with path.open("rb") as stream:
+                    head = stream.read(4096)
+                _, mark, rest = head.partition(_UNIQUE)
+                if mark:
+                    self._found[rest.split(b"\n", 1)[0].strip().decode()] = name
+        return self._found
+
+
+class BalanceTestCase(ClusterTestCase):
+    """Tests of a cluster that shares its sessions."""
+
+    cluster: Balanced
+
+    def setUp(self) -> None:
+        """Have no clients yet."""
+        super().setUp()
+        self._crowds: list[Crowd] = []
+
+    def three(self) -> Balanced:
+        """Return three nodes of equal weights that tests share; all is well with them."""
+        return self.common("three nodes that share their sessions", Balanced)
+
+    def common(self, key: str, make: Callable[[], Balanced]) -> Balanced:
+        """Return a cluster that the tests of one ``key`` share; all is well with it."""
+
+        def made() -> tuple[Balanced, Any]:
+            cluster = make()
+            return cluster, cluster.close
+
+        self.cluster = shared(key, made)
+        try:
+            self.cluster.settle()
+        except BaseException:
+            # The next test is not to suffer from it.
+            close_shared()
+            raise
+        return self.cluster
+
+    def alone(self, *names: str, **options: Any) -> Balanced:
+        """Return a cluster for this test."""
+        shared("no cluster but a test's own", lambda: (None, lambda: None))
+        self.cluster = Balanced(*names, **options)
+        self.addCleanup(self.cluster.close)
+        return self.cluster
+
+    def crowd(self, **options: Any) -> Crowd:
+        """Start clients, which end with the test at the latest."""
+        crowd = self.cluster.crowd(**options)
+        self.addCleanup(crowd.close)
+        return crowd
+
+    def sent(self, sessions: int, **options: Any) -> Tally:
+        """Have so many sessions, all of which go well; nothing of theirs is lost."""
+        tally = self.crowd(sessions=sessions, **options).wait()
+        self.assertEqual(len(tally.sessions), sessions, tally)
+        self.assertUnharmed(tally)
+        return tally
+
+    def assertUnharmed(self, tally: Tally) -> None:
+        """No session failed, and nothing is lost."""
+        self.assertEqual(tally.failed, [], tally)
+        self.assertNothingLost(tally)
+
+    def assertNothingLost(self, tally: Tally) -> None:
+        """All that had its 250 is delivered, by the node that said so."""
+
+        def missing() -> list[str]:
+            found = self.cluster.found()
+            return [each for each, node in tally.acknowledged.items() if found.get(each) != node]
+
+        self.assertTrue(tally.acknowledged, tally)
+        began = time.monotonic()
+        while lost := missing():
+            if time.monotonic() - began > 15:
+                self.fail(f"lost {len(lost)}, of them {lost[:5]}; {tally}")
+            time.sleep(0.1)
+
+    def assertShares(self, tally: Tally, weights: Mapping[str, int], within: float = 0.01) -> None:
+        """Each node greeted its part of the sessions, within that part of them all."""
+        shares, total = tally.shares, sum(weights.values())
+        all_of_them = sum(shares.values())
+        for name in self.cluster.nodes:
+            wanted = all_of_them * weights.get(name, 0) / total
+            self.assertAlmostEqual(
+                shares[name], wanted, delta=max(1, within * all_of_them), msg=f"{name} of {tally}"
+            )
+
+
+def is_open(wire: Wire) -> bool:
+    """Say whether the other end has not closed a connection on which nothing is due."""
+    wire.socket.settimeout(0)
+    try:
+        return bool(wire.socket.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        wire.socket.settimeout(wire.timeout)
