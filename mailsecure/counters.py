@@ -29,6 +29,7 @@ class Counters:
     sessions_opened: int = _count("Sessions that were greeted.")
     sessions_refused: int = _count("Connections answered with 421 or 554 instead of a greeting.")
     sessions_tls: int = _count("Sessions that came under TLS, at once or by STARTTLS.")
+    peer_refused: int = _count("Connections to peer_listen that no node of the cluster sealed.")
     early_talkers: int = _count("Clients that talked before the greeting.")
     messages_accepted: int = _count("Messages answered with 250.")
     octets_accepted: int = _count("Octets of the messages answered with 250.")

@@ -12,7 +12,7 @@ they are durable comes the 250 (design section 5).  Then delivery is told at onc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 
 from ..config.model import Smtp
 from ..counters import Counters
+from ..entrance import Screening
 from ..errors import LocalFault
 from ..smtp.envelope import Arrival, Envelope, Recipient
 from ..smtp.events import ContentEnd, Data, Helo, Mail, Rcpt, TlsFacts
@@ -53,6 +54,7 @@ HELO_OK = Reply(250, "", "Ok")
 GO_AHEAD = Reply(354, "", "End data with <CR><LF>.<CR><LF>")
 SPOOL_FULL = Reply(452, "4.3.1", "Insufficient storage, try again later")
 SPOOL_BROKEN = Reply(451, "4.3.0", "Storage trouble, try again later")
+BLOCKED = Reply(554, "5.7.1", "No mail is taken from your network")
 TOO_MANY_SESSIONS = Reply(421, "4.7.0", "Too many sessions, try again later")
 TOO_MANY_MESSAGES = Reply(450, "4.7.1", "Too many messages, try again later")
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients")
@@ -61,10 +63,19 @@ SESSION_USED_UP = Reply(421, "4.7.0", "Too many messages in one session")
 LOOPING = Reply(554, "5.4.6", "Too many hops: this message is in a loop")
 OWN_LOOP = Reply(554, "5.4.6", "This message was delivered here already")
 
+SESSION = (
+    "session {session}: client=[{client}]:{port} helo=<{helo}> tls={tls} messages={messages} "
+    "refused={refused} errors={errors} seconds={seconds} end={why}"
+)
+SESSION_VIA = SESSION.replace(" helo=", " via={via} helo=")
+
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who is at the other end; ``own_address`` returns our side as an address literal."""
+    """Who is at the other end; ``own_address`` returns our side as an address literal.
+
+    ``via`` is the node that passed the session on to us; "" where it came straight.
+    """
 
     address: str
     port: int
@@ -72,6 +83,7 @@ class Client:
     own_address: Callable[[], str]
     #: In ``[relay] networks``.
     trusted: bool
+    via: str = ""
 
 
 @dataclass(slots=True)
@@ -94,7 +106,42 @@ class Desk:
     counters: Counters
     #: How many sessions there are, this one included.
     session_count: Callable[[], int]
+    #: Addresses that are in ``[smtp] blocked``.
+    blocked: Container[str]
     draining: bool = False
+
+    @property
+    def greeting(self) -> Reply:
+        """The greeting of a session that may begin (RFC 5321 §4.3.1)."""
+        return Reply(220, "", f"{self.hostname} {self.smtp.banner}")
+
+    def no_room(self, more: int = 0) -> tuple[Reply, str] | None:
+        """Return the reply to a new session that this node cannot have, and why.
+
+        ``more`` sessions would come, beside those that are counted.
+        """
+        if self.draining:
+            return GOING_DOWN, ""
+        if self.session_count() + more > self.smtp.max_sessions:
+            return TOO_MANY_SESSIONS, "the gateway is full"
+        return None
+
+    def turn_away(
+        self, address: str, key: str, trusted: bool, here: bool = True
+    ) -> tuple[Reply, str] | None:
+        """Return the reply to a client that may not come in, and why.
+
+        None: it may, and unless it is ``trusted`` its session was counted under ``key``.
+        ``here`` says that this node would have the session.
+        """
+        if address in self.blocked:
+            return BLOCKED, "blocked"
+        refusal = self.no_room() if here else None
+        if refusal is None and not trusted:
+            why = self.limits.open(key, self.clock.seconds())
+            if why:
+                return TOO_MANY_SESSIONS, why
+        return refusal
 
 
 class GatewaySession:
@@ -121,10 +168,13 @@ class GatewaySession:
         "_pipelined",
         "_recipients",
         "_refused",
+        "_screened",
         "_tls",
+        "_turned_away",
     )
 
-    def __init__(self, desk: Desk, client: Client) -> None:
+    def __init__(self, desk: Desk, client: Client, screening: Screening | None = None) -> None:
+        """``screening`` says that the client was let in already, and what it counts as."""
         self._desk = desk
         self._client = client
         self._opened = desk.clock.seconds()
@@ -132,7 +182,9 @@ class GatewaySession:
         self._helo = ""
         self._extended = False
         self._tls: TlsFacts | None = None
-        self._counted = False
+        self._screened = screening is not None
+        self._counted = screening is not None and bool(screening.key)
+        self._turned_away = False
         self._logged = False
         self._messages = 0
         self._refused = 0
@@ -156,21 +208,26 @@ class GatewaySession:
     # -- the stages
 
     def greeting(self) -> Reply:
-        """Refuse what is too much at once, else greet (RFC 5321 §4.3.1)."""
+        """Refuse what is too much at once, else greet."""
         desk, client = self._desk, self._client
+        if self._screened:
+            refusal = desk.no_room()
+        else:
+            refusal = desk.turn_away(client.address, client.key, client.trusted)
+            self._counted = refusal is None and not client.trusted
+        if refusal is not None:
+            return self.turned_away(*refusal)
         desk.counters.sessions_opened += 1
-        why = ""
-        if desk.draining:
-            return self._refuse("CONNECT", GOING_DOWN)
-        if desk.session_count() > desk.smtp.max_sessions:
-            why = "the gateway is full"
-        elif not client.trusted:
-            why = desk.limits.open(client.key, self._opened)
-            self._counted = not why
-        if why:
-            desk.counters.sessions_refused += 1
-            return self._refuse("CONNECT", TOO_MANY_SESSIONS, why)
-        return Reply(220, "", f"{desk.hostname} {desk.smtp.banner}")
+        return desk.greeting
+
+    def turned_away(self, reply: Reply, why: str) -> Reply:
+        """Refuse the session itself; that is its one line in the log."""
+        counters = self._desk.counters
+        counters.sessions_opened += 1
+        if reply is not GOING_DOWN:
+            counters.sessions_refused += 1
+        self._turned_away = True
+        return self._refuse("CONNECT", reply, why)
 
     def helo(self, event: Helo) -> Answer:
         """Note the name; what it is worth is for later checks."""
@@ -441,10 +498,11 @@ class GatewaySession:
             desk.limits.close(client.key)
         if why == "timeout":
             desk.counters.timeouts += 1
+        if self._turned_away:
+            return
         _log.info(
-            "session {session}: client=[{client}]:{port} helo=<{helo}> tls={tls} "
-            "messages={messages} refused={refused} errors={errors} seconds={seconds} "
-            "end={why}",
+            SESSION_VIA if client.via else SESSION,
+            via=client.via,
             session=self.name,
             client=client.address,
             port=client.port,

@@ -16,7 +16,10 @@ octets     what    why
 1 to 63    name    the sending node
 =========  ======  ==================================================================
 
-The MAC covers the addresses, every other TLV and the length.  A header counts once:
+The MAC covers the addresses, every other TLV and the length.  Of other TLVs there is at most
+one, without a value: :data:`IMPLICIT_TLS`, of a client that begins with TLS.
+
+A header counts once:
 
 * It names the receiver's *present* incarnation, so one that was caught on the way to
   another node, or before a restart, is worthless.
@@ -42,10 +45,12 @@ from ..errors import RemoteFault
 from .binary import FIXED, SIGNATURE, tlvs_at
 from .values import CUSTOM
 
-__all__ = ["SEAL", "ReplayWindow", "Sealer", "Seen", "Verifier"]
+__all__ = ["IMPLICIT_TLS", "SEAL", "ReplayWindow", "Sealer", "Seen", "Verifier"]
 
 #: The type of the TLV, one of those for applications.
 SEAL = CUSTOM[4]
+#: The type of the TLV that says: the client begins with TLS (RFC 8314 §3.3).
+IMPLICIT_TLS = CUSTOM[5]
 #: How far one connection may be overtaken by others.
 WINDOW = 1024
 #: Incarnations of senders that a receiver remembers.
@@ -60,6 +65,7 @@ _INET = Struct("!4s4sHH")
 _INET6 = Struct("!16s16sHH")
 _PROXY, _LOCAL = 0x21, 0x20
 _TCP4, _TCP6, _NOBODY = 0x11, 0x21, 0x00
+_SAYS_TLS = _TLV.pack(IMPLICIT_TLS, 0)
 
 
 class Sealer:
@@ -93,8 +99,11 @@ class Sealer:
         source_port: int,
         destination: IPv4Address | IPv6Address,
         destination_port: int,
+        tls: bool = False,
     ) -> bytes:
         """Return the header of a connection that is passed on to incarnation ``to``.
+
+        ``tls``: it came to a port where the client begins with TLS.
 
         An IPv4 address beside an IPv6 one is told in its mapped form (RFC 4291 §2.5.5.2).
         """
@@ -104,18 +113,20 @@ class Sealer:
         else:
             kind, form = _TCP6, _INET6
             near, far = _wide(source), _wide(destination)
-        return self._seal(_PROXY, kind, form.pack(near, far, source_port, destination_port), to)
+        said = form.pack(near, far, source_port, destination_port)
+        return self._seal(_PROXY, kind, said + _SAYS_TLS if tls else said, to)
 
     def local(self, to: int) -> bytes:
         """Return the header of a connection of our own, a probe, to incarnation ``to``."""
         return self._seal(_LOCAL, _NOBODY, b"", to)
 
-    def _seal(self, command: int, kind: int, addresses: bytes, to: int) -> bytes:
+    def _seal(self, command: int, kind: int, said: bytes, to: int) -> bytes:
+        """Return the header that says addresses and TLVs, and then the seal."""
         self._count += 1
         size = _FIELDS.size + len(self._name)
         head = (
-            _HEAD.pack(SIGNATURE, command, kind, len(addresses) + _TLV.size + size)
-            + addresses
+            _HEAD.pack(SIGNATURE, command, kind, len(said) + _TLV.size + size)
+            + said
             + _TLV.pack(SEAL, size)
             + _FRONT.pack(FORM, self._key_id, self._incarnation, to, self._count)
         )
