@@ -17,7 +17,9 @@ in both its forms.  Where others kept the processors busy, only CPU can be compa
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -25,16 +27,27 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 
-from .balancers import BALANCERS, Balancer, Haproxy, HaproxyTuned, Splicer
+from .balancers import (
+    BALANCERS,
+    HOSTS,
+    SINK_PORT,
+    SINKS,
+    Balancer,
+    Daemon,
+    Haproxy,
+    HaproxyTuned,
+    Splicer,
+)
 from .idle import Clients, settled
+from .lan import alone
+from .peers import ROOT
 from .sidebyside import (
     HERE,
     Load,
-    Sink,
     busy,
-    free_port,
     prepare_directory,
     send,
     telling_logs,
@@ -42,43 +55,15 @@ from .sidebyside import (
     write_results,
 )
 
-#: A sink that greets and throws away what comes; its port is the argument.
-BARE_SINK = """
-import resource, select, socket, sys
-resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-door = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=4096)
-door.setblocking(False)
-poll, wires = select.epoll(), {}
-poll.register(door, select.EPOLLIN)
-while True:
-    for number, _ in poll.poll():
-        if number == door.fileno():
-            wire, _ = door.accept()
-            wires[wire.fileno()] = wire
-            wire.setblocking(False)
-            wire.send(b"220 sink\\r\\n")
-            poll.register(wire, select.EPOLLIN)
-            continue
-        wire = wires[number]
-        try:
-            if wire.recv(1 << 24, socket.MSG_TRUNC):
-                continue
-        except BlockingIOError:
-            continue
-        except OSError:
-            pass
-        del wires[number]
-        wire.close()
-"""
-#: Sends so many octets over so many connections: port, octets of each, connections.
+#: Sends so many octets over so many connections: address, port, octets of each, connections.
 SENDER = """
 import os, selectors, socket, sys
-port, octets, count = map(int, sys.argv[1:])
+host, (port, octets, count) = sys.argv[1], map(int, sys.argv[2:])
 pages = os.memfd_create("pages")
 os.write(pages, bytes(1 << 20))
 selector, left = selectors.DefaultSelector(), {}
 for _ in range(count):
-    wire = socket.create_connection(("127.0.0.1", port), 20)
+    wire = socket.create_connection((host, port), 20)
     assert wire.recv(100).startswith(b"220")
     wire.setblocking(False)
     selector.register(wire, selectors.EVENT_WRITE)
@@ -99,21 +84,23 @@ while left:
             wire.shutdown(socket.SHUT_WR)
             selector.modify(wire, selectors.EVENT_READ)
 """
-#: What an idle client runs: port, sessions, third octet of their addresses.
+#: What an idle client runs: address, port, sessions, third octet of their addresses.
 IDLE = """
 import resource, socket, sys
-port, count, third = map(int, sys.argv[1:])
+host, (port, count, third) = sys.argv[1], map(int, sys.argv[2:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (count + 50,) * 2)
 wires = []
 for number in range(count):
     source = (f"127.0.{third}.{number % 200 + 1}", 0)
-    wires.append(socket.create_connection(("127.0.0.1", port), 60, source))
+    wires.append(socket.create_connection((host, port), 60, source))
     assert wires[-1].recv(100).startswith(b"220")
 print("ready", flush=True)
 sys.stdin.read()
 """
 MESSAGES = 4000
 MEGABYTES = 4000
+QUICK_MESSAGES = 2000
+QUICK_MEGABYTES = 1500
 IDLE_SESSIONS = 5000
 SHARE = 2500
 
@@ -133,44 +120,40 @@ class IdleClients(Clients):
     script = IDLE
 
 
-class BareSinks:
-    """Two sinks of bare TCP."""
+class Sinks:
+    """Two sinks (:mod:`.sinks`), as a balancer wants them."""
 
-    def __init__(self) -> None:
-        self.ports = [free_port(), free_port()]
+    def __init__(self, kind: type[Balancer], bare: bool) -> None:
+        words = [sys.executable, "-m", "benchmarks.sinks"]
+        options = ["--header"] * kind.header + ["--bare"] * bare
         self.processes = [
-            subprocess.Popen([sys.executable, "-c", BARE_SINK, str(port)]) for port in self.ports
+            subprocess.Popen([*words, each, str(SINK_PORT), *options], cwd=ROOT) for each in SINKS
         ]
+        for each in SINKS:
+            await_listener(each)
 
     def cpu(self) -> float:
         """Return the seconds of CPU that they have used."""
         return sum(map(seconds_of, self.processes))
 
-    def stop(self) -> None:
-        """End them."""
+    def __enter__(self) -> Sinks:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         for process in self.processes:
             process.kill()
             process.wait()
 
 
-class SmtpSinks:
-    """Two of Postfix's sinks."""
-
-    def __init__(self, directory: Path) -> None:
-        self.ports = [free_port(), free_port()]
-        self.paths = [directory / f"sink{port}" for port in self.ports]
-        self.sinks = [Sink(*each) for each in zip(self.ports, self.paths, strict=True)]
-
-    def cpu(self) -> float:
-        """Return the seconds of CPU that they have used."""
-        return sum(seconds_of(sink.process) for sink in self.sinks)
-
-    def stop(self) -> None:
-        """End them."""
-        for sink in self.sinks:
-            sink.stop()
-        for path in self.paths:
-            path.unlink()
+def await_listener(address: str) -> None:
+    """Wait until a sink listens."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            socket.create_connection((address, SINK_PORT), 1).close()
+            return
+        time.sleep(0.02)
+    raise SystemExit(f"nobody listens at {address}")
 
 
 def seconds_of(process: subprocess.Popen[bytes]) -> float:
@@ -180,16 +163,15 @@ def seconds_of(process: subprocess.Popen[bytes]) -> float:
 
 
 @contextmanager
-def running(kind: type[Balancer], ports: list[int], directory: Path) -> Iterator[Balancer]:
+def running(kind: type[Balancer], directory: Path, bare: bool) -> Iterator[tuple[Balancer, Sinks]]:
     """Run a balancer in front of sinks."""
-    server = kind(directory / kind.name, free_port(), ports)
-    with server, telling_logs(server):
-        yield server
+    with Sinks(kind, bare) as sinks:
+        server = kind(directory / kind.name)
+        with server, telling_logs(server):
+            yield server, sinks
 
 
-def measure(
-    server: Balancer, sinks: SmtpSinks | BareSinks, units: float, load: Callable[[], object]
-) -> Figure:
+def measure(server: Balancer, sinks: Sinks, units: float, load: Callable[[], object]) -> Figure:
     """Give it the load; ``units`` is how much that is."""
     mine = os.times()
     others = busy() - server.cpu() - sinks.cpu() - sum(mine[:4])
@@ -201,56 +183,50 @@ def measure(
     return Figure(units / seconds, spent / units, max(0.0, others / seconds))
 
 
-def sessions(kind: type[Balancer], count: int, directory: Path) -> Figure:
+def sessions(kind: type[Balancer], count: int, options: argparse.Namespace) -> Figure:
     """Measure sessions of SMTP, so many at once."""
-    sinks = SmtpSinks(directory)
-    try:
-        with running(kind, sinks.ports, directory) as server:
-            send(server.port, Load(1, count, False, max(500, count)))
-            return measure(
-                server, sinks, MESSAGES,
-                lambda: send(server.port, Load(1, count, False, MESSAGES)),
-            )  # fmt: skip
-    finally:
-        sinks.stop()
+    total = QUICK_MESSAGES if options.quick else MESSAGES
+    with running(kind, options.dir, bare=False) as (server, sinks):
+
+        def have(messages: int) -> None:
+            send(server.port, Load(1, count, False, messages), server.host)
+
+        have(max(500, count))
+        return measure(server, sinks, total, lambda: have(total))
 
 
-def push(port: int, megabytes: float, count: int) -> None:
+def push(server: Balancer, megabytes: float, count: int) -> None:
     """Send so many megabytes over so many connections together."""
     octets = str(int(megabytes * 1e6 / count))
-    command = [sys.executable, "-c", SENDER, str(port), octets, str(count)]
+    command = [sys.executable, "-c", SENDER, server.host, str(server.port), octets, str(count)]
     subprocess.run(command, check=True, timeout=300)
 
 
-def bulk(kind: type[Balancer], count: int, directory: Path) -> Figure:
+def bulk(kind: type[Balancer], count: int, options: argparse.Namespace) -> Figure:
     """Measure octets over so many connections."""
-    sinks = BareSinks()
-    try:
-        with running(kind, sinks.ports, directory) as server:
-            push(server.port, 200, count)
-            return measure(server, sinks, MEGABYTES, lambda: push(server.port, MEGABYTES, count))
-    finally:
-        sinks.stop()
+    total = QUICK_MEGABYTES if options.quick else MEGABYTES
+    with running(kind, options.dir, bare=True) as (server, sinks):
+        push(server, 200, count)
+        return measure(server, sinks, total, lambda: push(server, total, count))
 
 
-def idle(kind: type[Balancer], count: int, directory: Path) -> Figure:
+def idle(kind: type[Balancer], count: int, options: argparse.Namespace) -> Figure:
     """Measure memory: ``rate`` is octets a session."""
-    sinks, clients = BareSinks(), IdleClients()
-    try:
-        with running(kind, sinks.ports, directory) as server:
+    clients = IdleClients()
+    with running(kind, options.dir, bare=True) as (server, _):
+        try:
             clients.connect(server, 20)
             before = settled(server)
             for _ in range(count // SHARE):
                 clients.connect(server, SHARE)
             return Figure((settled(server) - before) / count, 0.0, 0.0)
-    finally:
-        clients.end()
-        sinks.stop()
+        finally:
+            clients.end()
 
 
 #: What is measured, with which figures, as what.
-KINDS: dict[str, tuple[Callable[[type[Balancer], int, Path], Figure], list[int], str, str, float]]
-KINDS = {
+Run = Callable[[type[Balancer], int, argparse.Namespace], Figure]
+KINDS: dict[str, tuple[Run, list[int], str, str, float]] = {
     "sessions": (sessions, [20, 100, 500], "sessions at once", "us a session", 1e6),
     "bulk": (bulk, [1, 4], "connections, MB/s", "ms a GB", 1e6),
     "idle": (idle, [IDLE_SESSIONS], "idle sessions, octets each", "", 0.0),
@@ -277,14 +253,13 @@ def show(kind: str, count: int, figures: dict[str, list[Figure]]) -> None:
             others = statistics.median(figure.others for figure in found)
             line += f"  {cpu:7.0f} {unit}  others {others:.2f}"
         print(line)
-    ours = figures.get(Splicer.name, [])
-    for name in (Haproxy.name, HaproxyTuned.name):
-        if ours and name in figures:
-            theirs = figures[name]
+    for mine, name in product((Daemon.name, Splicer.name), (Haproxy.name, HaproxyTuned.name)):
+        if mine in figures and name in figures:
+            ours, theirs = figures[mine], figures[name]
             line = ratio([one.rate for one in ours], [one.rate for one in theirs])
             if unit:
                 line += ", CPU " + ratio([one.cpu for one in ours], [one.cpu for one in theirs])
-            print(f"    ours / {name}: {line}")
+            print(f"    {mine} / {name}: {line}")
     sys.stdout.flush()
 
 
@@ -305,6 +280,7 @@ def options_of() -> argparse.Namespace:
 def main() -> None:
     """Measure, print, keep the figures as JSON."""
     options = options_of()
+    alone("benchmarks.balance", HOSTS)
     kinds = []
     for kind in BALANCERS:
         if kind.name in options.peers:
@@ -321,7 +297,7 @@ def main() -> None:
                 figures: dict[str, list[Figure]] = {kind.name: [] for kind in kinds}
                 for _ in range(1 if name == "idle" else options.rounds):
                     for kind in kinds:
-                        figures[kind.name].append(run(kind, count, options.dir))
+                        figures[kind.name].append(run(kind, count, options))
                 show(name, count, figures)
                 by_name = {each: [asdict(one) for one in got] for each, got in figures.items()}
                 results.append({"kind": name, "count": count, "figures": by_name})

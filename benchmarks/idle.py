@@ -23,15 +23,15 @@ from pathlib import Path
 from .peers import Postfix, Server
 from .sidebyside import HERE, choose, free_port, prepare_directory, tidy_end, write_results
 
-#: What a process of clients runs: port, sessions, third octet of their addresses.
+#: What a process of clients runs: address, port, sessions, third octet of their addresses.
 CLIENT = """
 import resource, socket, sys
-port, count, third = map(int, sys.argv[1:])
+host, (port, count, third) = sys.argv[1], map(int, sys.argv[2:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (count + 50,) * 2)
 wires = []
 for number in range(count):
     source = (f"127.0.{third}.{number % 200 + 1}", 0)
-    wire = socket.create_connection(("127.0.0.1", port), 60, source)
+    wire = socket.create_connection((host, port), 60, source)
     if not wire.recv(500).startswith(b"220"):
         sys.exit(f"session {number} was not greeted")
     wire.sendall(b"EHLO idle.test\\r\\n")
@@ -83,8 +83,8 @@ class Clients:
 
     def connect(self, server: Server, sessions: int) -> None:
         """Open so many more sessions; raise SystemExit if the server does not take them."""
-        command = [sys.executable, "-c", self.script, str(server.port), str(sessions)]
-        command.append(str(len(self.processes) + 1))
+        command = [sys.executable, "-c", self.script, server.host, str(server.port)]
+        command += [str(sessions), str(len(self.processes) + 1)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.processes.append(process)
         assert process.stdout is not None

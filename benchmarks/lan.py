@@ -1,7 +1,8 @@
 """A switch and some hosts, each in a network namespace of its own; the machine sees none.
 
 :class:`Lan` makes them and takes them down again, with what a killed run left behind.
-:class:`Watch` is the judge (:mod:`.judge`) at work on one of the hosts.
+:class:`Watch` is the judge (:mod:`.judge`) at work on one of the hosts.  Where one host is
+enough, :func:`alone` goes on in a namespace that ends with the process.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Lan", "Watch", "ip", "missing"]
+__all__ = ["NETWORK", "Lan", "Watch", "alone", "ip", "missing"]
 
 #: The names of our namespaces: whose process they belong to can be read from them.
 PREFIX = "msbench"
 NETWORK = "10.77.0"
+#: Set for a process that is in a network of its own.
+INSIDE = "MAILSECURE_BENCHMARK_INSIDE"
 
 
 def missing() -> str:
@@ -40,6 +43,26 @@ def ip(*words: str) -> str:
     if done.returncode:
         raise SystemExit(f"ip {' '.join(words)}: {done.stderr.strip()}")
     return done.stdout
+
+
+def alone(module: str, addresses: list[str]) -> None:
+    """Go on in a network of our own, which has ``eth0`` with ``addresses`` and the loopback.
+
+    The first call does not return: it runs the module again in there, with the same
+    arguments.  SystemExit where that cannot be.
+    """
+    if os.environ.get(INSIDE) != "yes":
+        if lack := missing():
+            raise SystemExit(lack)
+        words = [sys.executable, "-m", module, *sys.argv[1:]]
+        os.execvpe("unshare", ["unshare", "--net", *words], {**os.environ, INSIDE: "yes"})
+    ip("link", "set", "lo", "up")
+    # All addresses are this machine's, so nothing ever goes through the cable.
+    ip("link", "add", "eth0", "type", "veth", "peer", "name", "nowhere")
+    for each in addresses:
+        ip("address", "add", f"{each}/24", "dev", "eth0")
+    for device in ("nowhere", "eth0"):
+        ip("link", "set", device, "up")
 
 
 class Lan:

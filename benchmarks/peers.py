@@ -37,6 +37,7 @@ class Server:
     """One server; a context manager."""
 
     name = ""
+    host = "127.0.0.1"
 
     def __init__(self, directory: Path, port: int, sink: int, hold: bool) -> None:
         self.directory = directory
@@ -67,7 +68,7 @@ class Server:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             try:
-                with socket.create_connection(("127.0.0.1", self.port), 1) as wire:
+                with socket.create_connection((self.host, self.port), 1) as wire:
                     wire.settimeout(5)
                     if wire.recv(3) == b"220":
                         return self

@@ -128,13 +128,13 @@ def free_port() -> int:
         return port
 
 
-def send(port: int, load: Load) -> None:
+def send(port: int, load: Load, host: str = "127.0.0.1") -> None:
     """Send the load with Postfix's smtp-source, which ends at the first refusal."""
     several = ["-d"] if load.several else []
     command = [
         SOURCE, *several, "-s", str(load.sessions), "-m", str(load.messages),
         "-l", str(load.size * 1024), "-f", "from@example.org", "-t", "to@example.com",
-        f"127.0.0.1:{port}",
+        f"{host}:{port}",
     ]  # fmt: skip
     try:
         subprocess.run(command, check=True, timeout=PATIENCE, stderr=subprocess.PIPE)

@@ -1,4 +1,4 @@
-"""Our balancer alone, to be measured: ``python -m benchmarks.spliced PORT BACKEND...``.
+"""Our balancer alone, to be measured: ``python -m benchmarks.spliced HOST PORT SINK_PORT SINK...``.
 
 The door, the picker and the splicer on the reactor that the daemon runs on, with the
 collector tamed as there.  No header goes to the backends: they are sinks that know none,
@@ -50,14 +50,14 @@ class Director:
 
 
 def main() -> None:
-    port, *backends = map(int, sys.argv[1:])
+    host, port, sink_port, *sinks = sys.argv[1:]
     use_monotonic_time(reactor)
     raise_descriptor_limit()
-    wire = socket.create_server(("127.0.0.1", port), backlog=4096)
+    wire = socket.create_server((host, int(port)), backlog=4096)
     wire.setblocking(False)
     splicer = Splicer(reactor, reactor, Patience())
     splicer.start()
-    director = Director(splicer, [(socket.AF_INET, ("127.0.0.1", backend)) for backend in backends])
+    director = Director(splicer, [(socket.AF_INET, (sink, int(sink_port))) for sink in sinks])
     Door(wire, splicer, reactor, director.arrived).open()
     tame()
     reactor.run()
