@@ -18,9 +18,11 @@ from ..harness import close_shared, shared, until
 from ..wire import Wire
 from .crowd import Crowd, Tally
 from .judge import PORT
+from .misled import prefix
 from .nodes import ADDRESS, CLIENT, DOMAIN, Cluster, ClusterTestCase
+from .rogue import ROGUE_PORT, Rogue
 
-__all__ = ["BalanceTestCase", "Balanced"]
+__all__ = ["BalanceTestCase", "Balanced", "Misled"]
 
 #: For tests: hellos as often as advertisements, and whole shares at once.
 SETTINGS = "topology = active-active\nhello_interval = 100ms\nslow_start = 0s\n"
@@ -59,12 +61,12 @@ class Balanced(Cluster):
 
     def shown(self, node: str, at: str = "") -> dict[str, Any]:
         """Return what ``cluster status`` of a node (the best) says of another's sessions."""
-        share = self[at or next(iter(self.nodes))].peer(node).get("balance")
-        return dict(share) if share else {}
+        found = self[at or next(iter(self.nodes))].cluster()["balance"]
+        return dict(found["nodes"].get(node, {})) if found else {}
 
     def gets_sessions(self, node: str, at: str = "") -> bool:
         """Say whether a node is given sessions."""
-        return bool(self.shown(node, at).get("state") == "in")
+        return self.shown(node, at).get("state") == "in"
 
     def _well(self) -> bool:
         if not super()._well():
@@ -104,6 +106,33 @@ class Balanced(Cluster):
                 if mark:
                     self._found[rest.split(b"\n", 1)[0].strip().decode()] = name
         return self._found
+
+
+class Misled(Balanced):
+    """The same, but the port of c that the others are told is a rogue's; it begins well."""
+
+    def __init__(self, **options: Any) -> None:
+        self._rogue: Rogue | None = None
+        super().__init__(options={"c": {"prefix": prefix(ROGUE_PORT)}}, **options)
+
+    @property
+    def rogue(self) -> Rogue:
+        """What stands at that port."""
+        if self._rogue is None:
+            self._rogue = Rogue(self.network, "c")
+        return self._rogue
+
+    def settle(self, timeout: float = 20.0) -> None:
+        """Have it be well, too."""
+        self.rogue.manner = "pass"
+        self.rogue.pace = 0.0
+        super().settle(timeout)
+
+    def close(self) -> None:
+        """End it all."""
+        if self._rogue is not None:
+            self._rogue.close()
+        super().close()
 
 
 class BalanceTestCase(ClusterTestCase):

@@ -13,6 +13,13 @@ from typing import Any
 
 from mailsecure.cluster.service import ClusterService
 
+__all__ = ["prefix"]
+
+
+def prefix(port: int) -> list[str]:
+    """Return the words in front of a twistd that is to be misled."""
+    return [sys.executable, "-m", "tests.live.cluster.misled", str(port)]
+
 
 def main() -> None:
     """Change what hello says, then be twistd."""
