@@ -178,6 +178,7 @@ class Director:
             source[1],
             self._destination(destination[0]),
             destination[1],
+            passage.tls,
         )
         answer = b"+" if passage.tls else b""
         where = place_of(member)

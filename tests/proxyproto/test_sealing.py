@@ -86,6 +86,12 @@ class SealTests(SynchronousTestCase):
         self.refused(sealer(b"what", b"w" * 32).local(US), "another cluster")
         self.refused(sealer(b"new-", b"w" * 32).local(US), "false seal")
 
+    @given(st.binary(min_size=1, max_size=200))
+    def test_keys_of_any_length(self, key: bytes) -> None:
+        """The seal is HMAC-SHA256, as the verifier makes it."""
+        judge = Verifier(US, {b"some": key}.get)
+        self.assertEqual(judge.verify(sealer(b"some", key).local(US)), Seen("mx2", THEM))
+
     def test_a_false_seal_uses_no_count(self) -> None:
         """Who has no key cannot keep a true header out by sending its count first."""
         judge = verifier()
