@@ -9,6 +9,7 @@ from textwrap import dedent
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailsecure.config.load import defaults, parse_config
+from mailsecure.config.model import Topology
 from mailsecure.config.reference import example, pages
 from mailsecure.config.schema import DOMAINS_SECTION, SECTION_NAMES, SECTIONS, introduction
 from mailsecure.errors import ConfigProblems
@@ -54,19 +55,40 @@ class Example(SynchronousTestCase):
         self.assertEqual([line for line in example().split("\n") if len(line) > 80], [])
 
 
+def inis_of(page: str) -> list[str]:
+    """Return the ini files, and parts of some, that a page of docs/ shows."""
+    text = (ETC.parent / "docs" / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"(?m)^( *)\.\. code-block:: ini\n\n((?:\1   .*\n|\n)+)", text)
+    return [dedent(block) for _, block in blocks if "[Service]" not in block]
+
+
 class ClusterPage(SynchronousTestCase):
     """docs/cluster.rst: what it proposes to copy is right."""
 
     def test_every_ini_is_read(self) -> None:
-        page = (ETC.parent / "docs" / "cluster.rst").read_text(encoding="utf-8")
-        blocks = re.findall(r"(?m)^( *)\.\. code-block:: ini\n\n((?:\1   .*\n|\n)+)", page)
-        inis = [dedent(block) for _, block in blocks if "[Service]" not in block]
+        inis = inis_of("cluster.rst")
         self.assertEqual(len(inis), 4)
         for ini in inis:
             whole = ini if "[cluster]" in ini else f"[cluster]\nkey_file = k\ninterface = e\n{ini}"
             config = parse_config(whole, "")
             self.assertTrue(config.cluster.key_file)
             self.assertTrue(config.virtual or config.cluster.unicast_peers)
+
+
+class BalancingPage(SynchronousTestCase):
+    """docs/balancing.rst: likewise."""
+
+    def test_every_ini_is_read(self) -> None:
+        option, first, second, third, director, scanner, proxied = inis_of("balancing.rst")
+        self.assertIn(option.strip(), first)
+        nodes = [parse_config(each, "") for each in (first, second, third, director, scanner)]
+        for each in nodes:
+            self.assertEqual(each.cluster.topology, Topology.ACTIVE_ACTIVE)
+        self.assertEqual([each.cluster.weight for each in nodes], [100, 100, 50, 0, 100])
+        groups = [[group.priority for group in each.virtual.values()] for each in nodes]
+        self.assertEqual(groups, [[200], [100], [50], [200], []])
+        self.assertEqual(len({each.node.name for each in nodes}), 5)
+        self.assertTrue(parse_config(proxied, "").smtp.proxy_protocol)
 
 
 class Pages(SynchronousTestCase):
