@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 
 from tests.live import needs
 
@@ -227,12 +228,12 @@ class Rogues(FaultTestCase):
     def setUp(self) -> None:
         """Begin in good order, with c's port as it should be."""
         super().setUp()
-        shared = self.common("three nodes, one of them misled", Misled)
-        if self.cluster.shown("c")["ejections"]:
+        cluster = self.common("three nodes, one of them misled", Misled)
+        if cluster.shown("c")["ejections"]:
             # Who was out waits longer the next time; a new Master has no memory.
-            shared["a"].kill()
-            shared.settle()
-        self.rogue = shared.rogue
+            cluster["a"].kill()
+            cluster.settle()
+        self.rogue = cluster.rogue
 
     def misbehaves(self, *manners: str) -> Tally:
         """Let c's port do so, one after another, under load; then be well, and asked again."""
@@ -243,7 +244,7 @@ class Rogues(FaultTestCase):
         for number, manner in enumerate(manners, 1):
             self.rogue.manner = manner
             until(
-                lambda n=number: self.cluster.shown("c")["ejections"] >= ejections + n,
+                partial(self.is_out, ejections + number),
                 f"c is out: {manner}",
                 tell=self.cluster.tell,
             )
@@ -262,6 +263,10 @@ class Rogues(FaultTestCase):
         self.assertGreater(tally.since(there)["c"], 10, tally)
         self.assertNothingLost(tally)
         return tally
+
+    def is_out(self, ejections: int) -> bool:
+        """Say whether c was put out so many times."""
+        return int(self.cluster.shown("c")["ejections"]) >= ejections
 
     def test_reset(self) -> None:
         """A reset before the banner."""

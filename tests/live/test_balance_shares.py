@@ -133,11 +133,11 @@ class Shares(BalanceTestCase):
         self.a.change("cluster", "balance = least-sessions")
         self.cluster.weigh(b=200)
         wires: list[tuple[str, Wire]] = []
-        self.addCleanup(lambda: [wire.close() for _, wire in wires])
 
         def connect(count: int) -> None:
             for _ in range(count):
                 wire = self.cluster.wire()
+                self.addCleanup(wire.close)
                 wires.append((wire.reply()[4:].split(".")[0], wire))
 
         connect(40)

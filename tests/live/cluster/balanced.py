@@ -12,7 +12,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from ..harness import close_shared, shared, until
 from ..wire import Wire
@@ -26,6 +26,7 @@ __all__ = ["BalanceTestCase", "Balanced", "Misled"]
 
 #: For tests: hellos as often as advertisements, and whole shares at once.
 SETTINGS = "topology = active-active\nhello_interval = 100ms\nslow_start = 0s\n"
+B = TypeVar("B", bound="Balanced")
 _UNIQUE = b"\nX-Unique: "
 
 
@@ -149,21 +150,21 @@ class BalanceTestCase(ClusterTestCase):
         """Return three nodes of equal weights that tests share; all is well with them."""
         return self.common("three nodes that share their sessions", Balanced)
 
-    def common(self, key: str, make: Callable[[], Balanced]) -> Balanced:
+    def common(self, key: str, make: Callable[[], B]) -> B:
         """Return a cluster that the tests of one ``key`` share; all is well with it."""
 
-        def made() -> tuple[Balanced, Any]:
+        def made() -> tuple[B, Callable[[], None]]:
             cluster = make()
             return cluster, cluster.close
 
-        self.cluster = shared(key, made)
+        self.cluster = cluster = shared(key, made)
         try:
             self.cluster.settle()
         except BaseException:
             # The next test is not to suffer from it.
             close_shared()
             raise
-        return self.cluster
+        return cluster
 
     def alone(self, *names: str, **options: Any) -> Balanced:
         """Return a cluster for this test."""

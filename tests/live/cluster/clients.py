@@ -25,6 +25,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import random
 import sys
 import time
@@ -70,7 +71,7 @@ class Clients:
 
     def told(self, loop: asyncio.AbstractEventLoop) -> None:
         """Standard input says something, which can only be its end."""
-        if not sys.stdin.buffer.raw.read(100):  # type: ignore[attr-defined]
+        if not os.read(0, 100):
             self.stopped = True
             loop.remove_reader(0)
 

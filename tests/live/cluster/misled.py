@@ -29,7 +29,7 @@ def main() -> None:
     def misled(self: ClusterService, *arguments: Any) -> Any:
         return replace(genuine(self, *arguments), peer_port=port)
 
-    ClusterService._hello = misled  # type: ignore[method-assign]
+    ClusterService._hello = misled  # type: ignore[assignment, method-assign]
     del sys.argv[:2]
     runpy.run_path(sys.argv[0], run_name="__main__")
 
