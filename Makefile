@@ -2,7 +2,7 @@
 # make test    all tests; live ones where this machine allows, the others are named
 # make lint    format, style, types, import directions, coverage of the pure modules
 # make docs    the manual, in docs/_build
-# make bench   the measurements beside Postfix, Haraka and keepalived (see benchmarks/README.rst)
+# make bench   the measurements beside Postfix, HAProxy and others (see benchmarks/README.rst)
 # make news    what the next version's news will say; make dist, make clean
 
 PYTHON ?= python3
@@ -62,6 +62,7 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.idle
 	$(BIN)/python -m benchmarks.failover --quick
 	$(BIN)/python -m benchmarks.failover --cpu
+	$(BIN)/python -m benchmarks.balance --quick
 
 news: $(VENV)/dev.stamp
 	@$(BIN)/towncrier build --draft --version "$$($(BIN)/python -c 'import mailsecure; print(mailsecure.__version__)')"

@@ -109,7 +109,7 @@ class Daemon(Balancer):
         except (LocalFault, OSError):
             return False
         nodes: list[dict[str, Any]] = list(status["balance"]["nodes"].values())
-        return sum(each["state"] == "in" for each in nodes) == 1 + len(SINKS)
+        return len([each for each in nodes if each["state"] == "in"]) == 1 + len(SINKS)
 
 
 class Splicer(Balancer):
