@@ -193,9 +193,11 @@ class Splicer:
         self._epoll.register(descriptor, events)
 
     def unwatch(self, descriptor: int) -> None:
-        """Take it out; it may be gone already."""
-        if self._epoll is not None and self._watched[descriptor] is not None:
-            self._watched[descriptor] = None
+        """Take it out, if it is there."""
+        table = self._watched
+        there = descriptor < len(table) and table[descriptor] is not None
+        if self._epoll is not None and there:
+            table[descriptor] = None
             self._epoll.unregister(descriptor)
 
     # -- for the sessions
