@@ -81,7 +81,11 @@ class Balanced(Cluster):
                 if node.peer(name)["fitness"]:
                     node.cli("undrain")
                 return False
-        return all(self.gets_sessions(each, at) for at in self.nodes for each in self.nodes)
+            if status["balance"] is not None:
+                shown = status["balance"]["nodes"]
+                if any(shown.get(each, {}).get("state") != "in" for each in self.nodes):
+                    return False
+        return True
 
     # -- mail
 
