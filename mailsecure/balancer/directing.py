@@ -24,6 +24,7 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from ..counters import Counters
 from ..entrance import Connection, Front, Place, Screening
 from ..proxyproto.values import Header, Inet
 from .api import Nodes
@@ -83,6 +84,7 @@ class Director:
         pool: Pool,
         splicer: Splicer,
         count_here: Callable[[], int],
+        counters: Counters,
     ) -> None:
         self._clock = clock
         self._front = front
@@ -90,6 +92,7 @@ class Director:
         self._pool = pool
         self._splicer = splicer
         self._count_here = count_here
+        self._counters = counters
         self._destinations: dict[str, IPv4Address | IPv6Address] = {}
         self.anteroom = Anteroom(splicer, clock, self, 0)
         #: Sessions that peers may have through us at once; the service says.
@@ -208,11 +211,13 @@ class Director:
         passage = session.tag
         assert isinstance(passage, Passage) and passage.member is not None
         self._pool.greeted(passage.member)
+        self._counters.sessions_shared += 1
 
     def failed(self, session: Session, client: int, why: Failing) -> None:
         """It did not: try the next."""
         passage = session.tag
         assert isinstance(passage, Passage) and passage.member is not None
+        self._counters.sessions_shared_in_vain += 1
         member, passage.member = passage.member, None
         tell(self._pool.failed(self._clock.seconds(), member, why))
         if why is Failing.OURS:
@@ -227,6 +232,7 @@ class Director:
         passage = session.tag
         assert isinstance(passage, Passage) and passage.member is not None
         octets_in, octets_out = session.octets
+        self._counters.octets_shared += octets_in + octets_out
         self._pool.ended(passage.member, octets_in, octets_out)
         self._front.left(passage.screening)
         _log.info(

@@ -27,6 +27,7 @@ from twisted.internet.task import deferLater
 
 from ..background import Periodic, background
 from ..config.model import Config
+from ..counters import Counters
 from ..entrance import Front
 from ..world import World
 from .accepting import Door
@@ -62,6 +63,7 @@ class BalancerParts:
     front: Front
     nodes: Nodes
     count_here: Callable[[], int]
+    counters: Counters
 
 
 class LoadBalancer(Service):
@@ -83,7 +85,13 @@ class LoadBalancer(Service):
         self.splicer = Splicer(parts.world.reactor, self._clock, self._patience)
         self.pool = Pool(self._rules)
         self.director = Director(
-            self._clock, parts.front, parts.nodes, self.pool, self.splicer, parts.count_here
+            self._clock,
+            parts.front,
+            parts.nodes,
+            self.pool,
+            self.splicer,
+            parts.count_here,
+            parts.counters,
         )
 
     # -- settings

@@ -17,6 +17,7 @@ from mailsecure.balancer import choosing, service, splice, waiting
 from mailsecure.balancer.service import BalancerParts, LoadBalancer
 from mailsecure.cluster.values import Fitness
 from mailsecure.config.load import parse_config
+from mailsecure.counters import Counters
 from mailsecure.entrance import Screening
 from mailsecure.proxyproto.binary import encode_block
 from mailsecure.proxyproto.values import Header, Inet
@@ -66,8 +67,9 @@ class BalancerCase(TestCase):
         # We ourselves get nothing that a peer can take.
         self.nodes.change("here", weight=0)
         self.here = 0
+        self.counters = Counters()
         world = World(reactor, reactor, reactor.seconds, random.Random(1), None)  # type: ignore[arg-type]
-        parts = BalancerParts(world, self.front, self.nodes, lambda: self.here)
+        parts = BalancerParts(world, self.front, self.nodes, lambda: self.here, self.counters)
         self.balancer = LoadBalancer(parts, config_of(self.more))
         self.clients: list[Client] = []
         self.balancer.startService()
@@ -150,6 +152,7 @@ class ShareTests(BalancerCase):
         await self.until(lambda: self.front.gone)
         row = self.row("one")
         self.assertEqual((row["octets_in"], row["octets_out"], row["sessions"]), (9, 18, 0))
+        self.assertEqual((self.counters.sessions_shared, self.counters.octets_shared), (1, 27))
 
     @asynchronous
     async def test_not_virtual(self) -> None:
@@ -285,6 +288,7 @@ class FailureTests(BalancerCase):
         greetings = [await self.greeting() for _ in range(3)]
         self.assertEqual(greetings, [b"220 two\r\n"] * 3)
         self.assertEqual(self.row("one")["failures"], {"refused": 1})
+        self.assertEqual(self.counters.sessions_shared_in_vain, 1)
 
     @asynchronous
     async def test_slow(self) -> None:
@@ -573,7 +577,8 @@ class StopTests(BalancerCase):
     @asynchronous
     async def test_never_started(self) -> None:
         """One that never started stops as well."""
-        parts = BalancerParts(self.balancer._parts.world, FakeFront(), self.nodes, lambda: 0)
+        world = self.balancer._parts.world
+        parts = BalancerParts(world, FakeFront(), self.nodes, lambda: 0, self.counters)
         await LoadBalancer(parts, config_of()).stopService()
 
     def test_unlimited(self) -> None:
