@@ -129,6 +129,10 @@ class VirtualGroup:
         """Whether the addresses are on our interface."""
         return self._lease.held
 
+    def holds(self, address: str) -> bool:
+        """Say whether ``address`` is one of them, and ours now."""
+        return self._lease.held and any(str(each.ip) == address for each in self.settings.addresses)
+
     def hello(self) -> GroupHello:
         """Return this group's part of a hello."""
         election = self._election

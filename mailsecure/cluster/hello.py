@@ -6,15 +6,18 @@ right.  Whether a well-signed hello *counts* (is it new, is it from now?) is a q
 
 The form, all numbers in network order, all times in microseconds::
 
-    4  "MShi"                     1  version: 1              1  flags: 1 = asks
+    4  "MShi"                     1  version: 2              1  flags: 1 = asks
     4  id of the key              8  incarnation             5  sequence
     8  wall                       8  uptime                  4  interval
     4  weight                     8  policy revision         2  link port
     2  load                       2  fitness                 1  role of the node
     1  4 or 6                    16  address (IPv4: 12 octets of 0 behind it)
+    2  peer port
     text  node                 text  version of the software
     1  number of groups, each:    text  name    1  role   2  priority   4  interval
     1  number of heard, each:        8  incarnation   5  sequence       4  held
+    1  number of overrides, each:    text  node       4  weight, all ones for none
+                                     4  stamp         8  origin
    32  HMAC-SHA256 (RFC 2104) over all octets before it
 
 A text is an octet with its length, and as many octets of UTF-8, all printable.  What is
@@ -24,7 +27,8 @@ left over, missing or out of bounds makes a datagram malformed.
 has its own bound, chosen so that a hello with all of them at their largest still fits.
 :func:`encode` raises ValueError beyond them; the service stays within, because the
 configuration takes no longer names of nodes and groups and no more groups, and
-``Membership.heard`` returns no more than fit.
+``Membership.heard`` returns no more than fit, and :func:`room_for_overrides` says how many
+of the rest do.
 
 **Rejections** are told apart for the postmaster, not for the sender, who hears of none:
 noise, another version, another cluster's key, and our key's id with a wrong signature,
@@ -42,7 +46,7 @@ from struct import error as StructError
 from ..config.model import NodeRole
 from ..errors import RemoteFault
 from .keys import Key, KeyRing
-from .values import CLAIMED, Fitness, GroupHello, Heard, Hello, Role
+from .values import CLAIMED, Fitness, GroupHello, Heard, Hello, Override, Role
 
 __all__ = [
     "LONGEST_GROUP",
@@ -51,32 +55,42 @@ __all__ = [
     "MOST_GROUPS",
     "MOST_HEARD",
     "MOST_OCTETS",
+    "MOST_OVERRIDES",
     "Drop",
     "Rejected",
     "decode",
     "encode",
+    "room_for_overrides",
 ]
 
 MOST_OCTETS = 1400
 MOST_GROUPS = 16
-MOST_HEARD = 32
+#: So many leave room for one override beside the largest of everything else.
+MOST_HEARD = 28
+MOST_OVERRIDES = 4
 #: Octets of UTF-8.
 LONGEST_NODE = 64
 LONGEST_GROUP = 31
 LONGEST_VERSION = 32
 
 _MAGIC = b"MShi"
-_VERSION = 1
+_VERSION = 2
 _ASKS = 1
 _LABEL = b"hello"
 _HMAC = 32
 _HEAD = Struct("!4sBB4s")
 # A sequence has 40 bits, which last 30 years at a thousand hellos a second; here it is an
 # octet and 32 bits.
-_BODY = Struct("!QBIQQIIQHHHBB16s")
+_BODY = Struct("!QBIQQIIQHHHBB16sH")
 _GROUP = Struct("!BHI")
 _HEARD = Struct("!QBII")
-_SHORTEST = _HEAD.size + _BODY.size + 4 + _HMAC
+_OVERRIDE = Struct("!IIQ")
+_NO_WEIGHT = 0xFFFFFFFF
+_SHORTEST = _HEAD.size + _BODY.size + 5 + _HMAC
+# The largest of each, with the octets of lengths and numbers.
+_LARGEST = _SHORTEST - 2 + 1 + LONGEST_NODE + 1 + LONGEST_VERSION
+_LARGEST_GROUP = 1 + LONGEST_GROUP + _GROUP.size
+_LARGEST_OVERRIDE = 1 + LONGEST_NODE + _OVERRIDE.size
 
 _ROLES = (Role.INIT, Role.BACKUP, Role.MASTER)
 _NODE_ROLES = (NodeRole.BOTH, NodeRole.DIRECTOR, NodeRole.SCANNER)
@@ -115,8 +129,9 @@ def encode(hello: Hello, key: Key) -> bytes:
     ValueError if a bound of the module's text is exceeded.  A wall clock before 1970 is
     said to be 1970.
     """
-    if len(hello.groups) > MOST_GROUPS or len(hello.heard) > MOST_HEARD:
-        raise ValueError(f"{len(hello.groups)} groups and {len(hello.heard)} heard are too many")
+    groups, heard, overrides = len(hello.groups), len(hello.heard), len(hello.overrides)
+    if groups > MOST_GROUPS or heard > MOST_HEARD or overrides > room_for_overrides(groups, heard):
+        raise ValueError(f"{groups} groups, {heard} heard and {overrides} overrides are too many")
     try:
         parts = [
             _HEAD.pack(_MAGIC, _VERSION, _ASKS if hello.asks else 0, key.id),
@@ -139,6 +154,11 @@ def encode(hello: Hello, key: Key) -> bytes:
                     each.incarnation, sequence >> 32, sequence & 0xFFFFFFFF, _micro(each.held)
                 )
             )
+        parts.append(_octet(overrides))
+        for word in hello.overrides:
+            weight = _NO_WEIGHT if word.weight is None else word.weight
+            parts.append(_text(word.node, LONGEST_NODE))
+            parts.append(_OVERRIDE.pack(weight, word.stamp, word.origin))
     except StructError as error:
         raise ValueError(f"a number of the hello does not fit: {error}") from None
     signed = b"".join(parts)
@@ -161,7 +181,14 @@ def _pack_body(hello: Hello) -> bytes:
         _NODE_ROLE_NUMBERS[hello.role],
         hello.address.version,
         hello.address.packed,
+        hello.peer_port,
     )
+
+
+def room_for_overrides(groups: int, heard: int) -> int:
+    """Return how many overrides surely fit beside so many groups and heard."""
+    taken = _LARGEST + groups * _LARGEST_GROUP + heard * _HEARD.size
+    return min(MOST_OVERRIDES, (MOST_OCTETS - taken) // _LARGEST_OVERRIDE)
 
 
 def _octet(number: int) -> bytes:
@@ -232,11 +259,13 @@ def _unpack(octets: memoryview, flags: int) -> Hello:
         role,
         family,
         address,
+        peer_port,
     ) = _BODY.unpack_from(octets)
     node, at = _read_text(octets, _BODY.size, LONGEST_NODE)
     version, at = _read_text(octets, at, LONGEST_VERSION)
     groups, at = _read_groups(octets, at)
     heard, at = _read_heard(octets, at)
+    overrides, at = _read_overrides(octets, at)
     if at != len(octets) or flags > _ASKS or not interval:
         raise ValueError
     return Hello(
@@ -257,6 +286,8 @@ def _unpack(octets: memoryview, flags: int) -> Hello:
         asks=flags == _ASKS,
         groups=groups,
         heard=heard,
+        peer_port=peer_port,
+        overrides=overrides,
     )
 
 
@@ -306,3 +337,17 @@ def _read_heard(octets: memoryview, at: int) -> tuple[tuple[Heard, ...], int]:
     if len(heard) != number:
         raise ValueError
     return heard, end
+
+
+def _read_overrides(octets: memoryview, at: int) -> tuple[tuple[Override, ...], int]:
+    number = octets[at]
+    if number > MOST_OVERRIDES:
+        raise ValueError
+    at += 1
+    overrides = []
+    for _ in range(number):
+        node, at = _read_text(octets, at, LONGEST_NODE)
+        weight, stamp, origin = _OVERRIDE.unpack_from(octets, at)
+        overrides.append(Override(node, None if weight == _NO_WEIGHT else weight, stamp, origin))
+        at += _OVERRIDE.size
+    return tuple(overrides), at

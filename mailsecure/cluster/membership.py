@@ -113,6 +113,8 @@ class Peer:
     address: IPv4Address | IPv6Address
     source: str
     link_port: int
+    peer_port: int
+    incarnation: int
     version: str
     role: NodeRole
     weight: int
@@ -410,6 +412,8 @@ class Membership:
             address=hello.address,
             source=known.source,
             link_port=hello.link_port,
+            peer_port=hello.peer_port,
+            incarnation=hello.incarnation,
             version=hello.version,
             role=hello.role,
             weight=hello.weight,

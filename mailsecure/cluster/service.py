@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -38,11 +38,13 @@ from ..background import Periodic, background
 from ..config.model import Config, NodeRole, Virtual
 from ..config.places import parse_place
 from ..errors import LocalFault
+from ..proxyproto.sealing import Sealer, Seen, Verifier
 from ..vip.api import Kernel
 from ..world import World
+from .backends import Backends
 from .casting import Casting
 from .group import GroupParts, VirtualGroup
-from .hello import Rejected, decode, encode
+from .hello import Rejected, decode, encode, room_for_overrides
 from .keyfile import read_keys
 from .keys import KeyRing
 from .links import Links
@@ -50,7 +52,7 @@ from .membership import Accepted, Membership
 from .notify import Notices
 from .place import own_place
 from .report import report
-from .values import RESIGNED, Fitness, GroupHello, Hello, Role, View
+from .values import RESIGNED, Backend, Fitness, GroupHello, Hello, Role, View
 from .watch import Watch
 from .words import Words
 
@@ -70,6 +72,8 @@ LOOK_INTERVAL = 1.0
 #: How long the commands of ``notify`` may still take at the stop.
 LAST_COMMANDS = 5.0
 INCARNATION_BITS = 64
+#: What the key that seals PROXY headers is derived for.
+_PROXY = b"proxy"
 
 
 @dataclass(frozen=True)
@@ -77,13 +81,15 @@ class ClusterParts:
     """What the service is given by ``assemble``.
 
     ``fitness`` says why this node should get no work now; ``load`` is the share of its
-    sessions that are taken, in thousandths.
+    sessions that are taken, in thousandths; ``peer_port`` is where it takes sessions that
+    others pass on, 0 if it takes none.
     """
 
     world: World
     kernel: Kernel
     fitness: Callable[[], Fitness]
     load: Callable[[], int]
+    peer_port: Callable[[], int] = int
 
 
 class ClusterService(Service):
@@ -112,6 +118,7 @@ class ClusterService(Service):
         incarnation = parts.world.rng.getrandbits(INCARNATION_BITS)
         self.membership = Membership(self.node, self.interval, incarnation)
         self.watch = Watch(self._clock, self.node)
+        self._backends = Backends(self)
         self.words = Words(parts.world)
         self.hellos_sent = 0
         self.hellos_received = 0
@@ -149,6 +156,10 @@ class ClusterService(Service):
     async def _bind(self) -> None:
         settings = self._settings
         self._ring = _ring(self._config)
+        key = self._ring.keys[0]
+        #: Makes the headers of sessions that we pass on.
+        self.sealer = Sealer(key.id, key.derived(_PROXY), self.node, self.membership.incarnation)
+        self._verifier = Verifier(self.membership.incarnation, self._seal_key)
         self.address, index = own_place(self._config, self._parts.kernel)
         place = parse_place(settings.group, 0)
         self._casting = Casting(
@@ -239,8 +250,10 @@ class ClusterService(Service):
         return partial(self._reconfigure, config, ring, added)
 
     def _reconfigure(self, config: Config, ring: KeyRing, added: dict[str, VirtualGroup]) -> None:
+        reweighed = config.cluster.weight != self._settings.weight
         self._config, self._settings, self._ring = config, config.cluster, ring
         self.links.rekey(ring)
+        self.sealer.use_key(ring.keys[0].id, ring.keys[0].derived(_PROXY))
         self.membership.interval = self.interval
         for name in [name for name in self._groups if name not in config.virtual or name in added]:
             background(f"leaving the group {name}", self._leave(name))
@@ -250,6 +263,8 @@ class ClusterService(Service):
             self._groups[name] = group
             group.start(self._trouble())
         self._say()
+        if reweighed:
+            self._backends.changed()
 
     async def _leave(self, name: str) -> None:
         """Resign in a group that is ours no more, and hear its heir until the addresses left."""
@@ -272,6 +287,10 @@ class ClusterService(Service):
             return
         self._said, self._said_of_groups = now, groups
         hello = self._hello(now, self.membership.next_sequence(now), asks)
+        room = room_for_overrides(len(hello.groups), len(hello.heard))
+        words = self._backends.next_words(room)
+        if words:
+            hello = replace(hello, overrides=words)
         self._said_octets = encode(hello, self._ring.keys[0])
         self._casting.send(self._said_octets)
         self.hellos_sent += 1
@@ -305,6 +324,7 @@ class ClusterService(Service):
             asks=asks,
             groups=tuple(group.hello() for group in self._groups.values()),
             heard=membership.heard(now),
+            peer_port=self._parts.peer_port(),
         )
 
     def _next(self, delay: float) -> None:
@@ -366,6 +386,7 @@ class ClusterService(Service):
             self._say_soon(ANSWER_DISTANCE)
         for group in (*self._groups.values(), *self._leaving):
             group.heard(hello, outcome.deaf)
+        self._backends.heard(hello)
         if now - self._said > self.interval / 2 and not self._leads and _leads(hello):
             self._say()
 
@@ -385,11 +406,13 @@ class ClusterService(Service):
         _log.warn("{node}: its process has ended", node=node)
         for group in self._groups.values():
             group.gone(node)
+        self._backends.ended(node)
 
     def _left(self, node: str) -> None:
         """A link's word: ``node`` stopped in good order."""
         self.membership.gone(node)
         _log.info("{node}: stopped", node=node)
+        self._backends.ended(node)
 
     # -- looking after ourselves
 
@@ -419,14 +442,43 @@ class ClusterService(Service):
     def _look_at(self) -> None:
         now = self._clock.seconds()
         trouble = self._trouble()
-        fit = [each for each in self.membership.peers(now) if each.alive and not each.fitness]
+        alive = [each for each in self.membership.peers(now) if each.alive]
+        self._backends.look({each.node for each in alive})
+        fit = [each for each in alive if not each.fitness]
         self.words.look(self._parts.fitness(), fit, self._groups)
         for group in self._groups.values():
             group.look(trouble)
         self.watch.look(self.membership.peers(now), self._groups)
         self.links.wanted(self.membership.places())
 
+    # -- for a load balancer
+
+    def backends(self) -> list[Backend]:
+        """Return all nodes as they are now, ourselves first."""
+        return self._backends.all()
+
+    def watch_backends(self, callback: Callable[[], None]) -> None:
+        """Call when anything in :meth:`backends` changed but load and ``heard``."""
+        self._backends.watch(callback)
+
+    def holds(self, address: str) -> bool:
+        """Say whether ``address`` is a virtual one that is ours now."""
+        return any(group.holds(address) for group in (*self._groups.values(), *self._leaving))
+
+    def verify_seal(self, block: bytes) -> Seen:
+        """Return which node made a PROXY header for us; RemoteFault: none did."""
+        return self._verifier.verify(block)
+
+    def _seal_key(self, key_id: bytes) -> bytes | None:
+        key = self._ring.find(key_id)
+        return None if key is None else key.derived(_PROXY)
+
     # -- the postmaster's words
+
+    def set_weight(self, node: str, weight: int | None) -> None:
+        """Have ``node`` count with ``weight`` in the whole cluster; None: with its own."""
+        self._backends.set_weight(node, weight)
+        self._say_soon(ANSWER_DISTANCE)
 
     def report(self) -> dict[str, Any]:
         """Return all that ``mailsecure cluster status`` shows."""

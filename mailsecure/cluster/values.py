@@ -33,6 +33,7 @@ __all__ = [
     "GroupHello",
     "Heard",
     "Hello",
+    "Override",
     "RefreshLease",
     "Role",
     "TakeAddresses",
@@ -97,6 +98,20 @@ class GroupHello:
 
 
 @dataclass(frozen=True, slots=True)
+class Override:
+    """A postmaster's word about the weight of ``node``; None takes an earlier one back.
+
+    ``stamp`` and ``origin``, the incarnation of the node that was told, say which word is
+    the later one (:mod:`.overrides`).
+    """
+
+    node: str
+    weight: int | None
+    stamp: int
+    origin: int
+
+
+@dataclass(frozen=True, slots=True)
 class Hello:
     """One hello datagram, without its signature.
 
@@ -105,6 +120,7 @@ class Hello:
     ``interval`` is the sender's hello interval.  ``link_port`` is where it takes links
     (TCP), on ``address``.  ``asks`` wants every Master that hears it to say hello at
     once.  ``load`` is the share of its sessions that are taken, in thousandths.
+    ``peer_port`` is where it takes sessions that others pass on, 0 if it takes none.
     """
 
     node: str
@@ -124,6 +140,8 @@ class Hello:
     asks: bool
     groups: tuple[GroupHello, ...]
     heard: tuple[Heard, ...]
+    peer_port: int = 0
+    overrides: tuple[Override, ...] = ()
 
 
 # -- what an election is told
