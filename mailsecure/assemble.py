@@ -7,16 +7,17 @@ meet here and nowhere else.  The order of starting and stopping is :mod:`.life`'
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import netifaces
 from twisted.internet.defer import Deferred
 
+from .balancer.service import BalancerParts, LoadBalancer
+from .cluster.place import own_place
 from .cluster.service import ClusterParts, ClusterService
 from .cluster.values import Fitness
-from .config.model import Config, Route
+from .config.model import Config, Route, Topology
 from .control.api import Desk
 from .control.logfile import LogFile
 from .control.manhole import ManholeService
@@ -42,6 +43,9 @@ from .world import World
 
 __all__ = ["build"]
 
+#: Loads, in thousandths: from which on a node takes no session of others, and until when.
+FULL, NO_LONGER_FULL = 1000, 950
+
 
 def build(config: Config, world: World, path: Path) -> Daemon:
     """Make the daemon of ``config``, which was read from ``path``.  Nothing starts yet."""
@@ -63,16 +67,39 @@ def build(config: Config, world: World, path: Path) -> Daemon:
         ids=ids,
         counters=counters,
     )
+
+    def load() -> int:
+        return gateway.load()
+
+    cluster = None
+    if config.cluster.key_file is not None:
+        fitness = Condition(spool, load)
+        cluster = ClusterService(
+            ClusterParts(world, world.kernel, fitness, load, lambda: gateway.peer_port), config
+        )
+    shared = cluster if config.cluster.topology is Topology.ACTIVE_ACTIVE else None
     gateway = Gateway(
-        GatewayParts(world, spool, bodies, ids, scheduler.take, out.probe, counters),
+        GatewayParts(
+            world,
+            spool,
+            bodies,
+            ids,
+            scheduler.take,
+            out.probe,
+            counters,
+            balanced=shared is not None,
+            verify_seal=None if shared is None else shared.verify_seal,
+            peer_address=None if shared is None else lambda: own_place(config, world.kernel)[0],
+        ),
         config,
         routes,
     )
+    balancer = None
+    if shared is not None:
+        balancer = LoadBalancer(
+            BalancerParts(world, gateway.front, shared, gateway.count_sessions, counters), config
+        )
     vitals = Vitals(world, counters)
-    cluster = None
-    if config.cluster.key_file is not None:
-        fitness = partial(_fitness, spool)
-        cluster = ClusterService(ClusterParts(world, world.kernel, fitness, gateway.load), config)
     status = Status(
         world,
         node.hostname,
@@ -89,6 +116,8 @@ def build(config: Config, world: World, path: Path) -> Daemon:
         routes = Routes(new.domains)
         in_cluster = cluster.prepared(new) if cluster is not None else None
         gateway.reconfigure(new, routes)
+        if balancer is not None:
+            balancer.reconfigure(new)
         bodies.memory = new.smtp.message_memory
         out.reconfigure(new)
         scheduler.reconfigure(routes, new.delivery)
@@ -99,13 +128,14 @@ def build(config: Config, world: World, path: Path) -> Daemon:
     async def reload() -> Sequence[str]:
         return await daemon.reload()
 
+    balance = None if balancer is None else balancer.report
     control = ControlService(
-        state / SOCKET_NAME, world, Desk(spool, scheduler, status, reload, cluster)
+        state / SOCKET_NAME, world, Desk(spool, scheduler, status, reload, cluster, balance)
     )
     gauges = process_gauges(vitals) | {
         "sessions": ("SMTP sessions open now.", gateway.count_sessions),
     }
-    figures = Figures(counters, gauges, cluster)
+    figures = Figures(counters, gauges, cluster, balance)
     metrics = [MetricsService(world, config.metrics.listen, figures, spool)] * bool(
         config.metrics.listen
     )
@@ -118,6 +148,7 @@ def build(config: Config, world: World, path: Path) -> Daemon:
         "counters": counters,
         "status": status,
         "cluster": cluster,
+        "balancer": balancer,
     }
     manhole = ManholeService(world, config.manhole, state, namespace)
     daemon = Daemon(
@@ -134,15 +165,31 @@ def build(config: Config, world: World, path: Path) -> Daemon:
             after=[control, manhole],
             reconfigure=reconfigure,
             cluster=cluster,
+            balancer=balancer,
         )
     )
     namespace["daemon"] = daemon
     return daemon
 
 
-def _fitness(spool: Spool) -> Fitness:
-    """Say why this node should get no sessions now."""
-    return Fitness.FIT if spool.health().well else Fitness.SPOOL
+class Condition:
+    """Says why this node should get no sessions now.
+
+    ``load`` is how much of the sessions that it may have is taken, in thousandths.  Who is
+    full says so until it is a little less than that, or the word would change with each
+    session.
+    """
+
+    def __init__(self, spool: Spool, load: Callable[[], int]) -> None:
+        self._spool = spool
+        self._load = load
+        self._full = False
+
+    def __call__(self) -> Fitness:
+        """Return why; FIT where it should."""
+        self._full = self._load() >= (NO_LONGER_FULL if self._full else FULL)
+        fitness = Fitness.FIT if self._spool.health().well else Fitness.SPOOL
+        return fitness | Fitness.OVERLOADED if self._full else fitness
 
 
 class Outward:
