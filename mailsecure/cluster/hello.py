@@ -157,6 +157,8 @@ def encode(hello: Hello, key: Key) -> bytes:
         parts.append(_octet(overrides))
         for word in hello.overrides:
             weight = _NO_WEIGHT if word.weight is None else word.weight
+            if word.weight == _NO_WEIGHT:
+                raise ValueError(f"{weight} is no weight")
             parts.append(_text(word.node, LONGEST_NODE))
             parts.append(_OVERRIDE.pack(weight, word.stamp, word.origin))
     except StructError as error:

@@ -20,13 +20,23 @@ from mailsecure.cluster.hello import (
     MOST_GROUPS,
     MOST_HEARD,
     MOST_OCTETS,
+    MOST_OVERRIDES,
     Drop,
     Rejected,
     decode,
     encode,
+    room_for_overrides,
 )
 from mailsecure.cluster.keys import Key, KeyRing
-from mailsecure.cluster.values import CLAIMED, Fitness, GroupHello, Heard, Hello, Role
+from mailsecure.cluster.values import (
+    CLAIMED,
+    Fitness,
+    GroupHello,
+    Heard,
+    Hello,
+    Override,
+    Role,
+)
 from mailsecure.config.model import NodeRole
 
 KEY, SECOND, OTHER = (Key(bytes([number]) * 32) for number in (1, 2, 3))
@@ -50,10 +60,12 @@ HELLO = Hello(
     asks=True,
     groups=(GroupHello("mail", Role.MASTER, 255, 0.1),),
     heard=(Heard(0xFEDCBA9876543210, 3, 0.05),),
+    peer_port=10025,
+    overrides=(Override("mx2", 5, 1, 0x0F), Override("mx3", None, 2, 0xF0)),
 )
 #: Where things stand in HELLO's datagram.
-VERSION, FLAGS, KEY_ID, INTERVAL, NODE_ROLE, FAMILY, ADDRESS, NODE = 4, 5, 6, 39, 61, 62, 63, 79
-GROUPS, GROUP, GROUP_ROLE, HEARD = 89, 90, 95, 102
+VERSION, FLAGS, KEY_ID, INTERVAL, NODE_ROLE, FAMILY, ADDRESS, NODE = 4, 5, 6, 39, 61, 62, 63, 81
+GROUPS, GROUP, GROUP_ROLE, HEARD, OVERRIDES = 91, 92, 97, 104, 122
 
 
 def texts(longest: int) -> st.SearchStrategy[str]:
@@ -78,6 +90,13 @@ group_hellos = st.builds(
     st.integers(0, CLAIMED),
     micros(1),
 )
+overrides = st.builds(
+    Override,
+    texts(LONGEST_NODE),
+    st.none() | st.integers(0, 2**32 - 2),
+    st.integers(0, 2**32 - 1),
+    incarnations,
+)
 hellos = st.builds(
     Hello,
     node=texts(LONGEST_NODE),
@@ -99,6 +118,8 @@ hellos = st.builds(
     heard=st.lists(st.builds(Heard, incarnations, sequences, micros()), max_size=MOST_HEARD).map(
         tuple
     ),
+    peer_port=st.integers(0, 65535),
+    overrides=st.lists(overrides, max_size=1).map(tuple),
 )
 
 
@@ -131,7 +152,7 @@ class AgreeTests(SynchronousTestCase):
         self.assertEqual(
             encode(HELLO, key).hex(),
             "4d536869"
-            "01"
+            "02"
             "01"  # MShi, version, asks
             "ccb78f02"  # the key
             "0123456789abcdef"
@@ -146,7 +167,8 @@ class AgreeTests(SynchronousTestCase):
             "0003"  # weight … fitness
             "01"
             "04"
-            "c000020b000000000000000000000000"  # role, address
+            "c000020b000000000000000000000000"
+            "2729"  # role, address, peer port
             "036d7831"
             "05302e312e30"  # node, version
             "01"
@@ -158,7 +180,16 @@ class AgreeTests(SynchronousTestCase):
             "fedcba9876543210"
             "0000000003"
             "0000c350"  # one heard
-            "98097e5b31fa5fdc696b98923274f50eec8dc621293b7836e29dd2aac82c98c7",
+            "02"
+            "036d7832"
+            "00000005"
+            "00000001"
+            "000000000000000f"
+            "036d7833"
+            "ffffffff"
+            "00000002"
+            "00000000000000f0"  # two overrides
+            "ae71b9478a213805dcb2ddbf683f5a6845ccce926bdb700ee9c71626e787e22c",
         )
 
     def test_largest(self) -> None:
@@ -174,10 +205,28 @@ class AgreeTests(SynchronousTestCase):
                 for number in range(MOST_GROUPS)
             ),
             heard=tuple(Heard(2**64 - 1, 2**40 - 1, interval) for number in range(MOST_HEARD)),
+            overrides=(Override("n" * LONGEST_NODE, 2**32 - 2, 2**32 - 1, 2**64 - 1),),
         )
+        self.assertEqual(room_for_overrides(MOST_GROUPS, MOST_HEARD), 1)
         datagram = encode(hello, KEY)
         self.assertLessEqual(len(datagram), MOST_OCTETS)
         self.assertEqual(decode(datagram, RING), hello)
+
+    def test_room(self) -> None:
+        """As many overrides as there is said to be room for do fit."""
+        self.assertEqual(room_for_overrides(1, 4), MOST_OVERRIDES)
+        for groups in range(MOST_GROUPS + 1):
+            for heard in range(0, MOST_HEARD + 1, 7):
+                room = room_for_overrides(groups, heard)
+                hello = replace(
+                    HELLO,
+                    node="n" * LONGEST_NODE,
+                    version="v" * LONGEST_VERSION,
+                    groups=(GroupHello("g" * LONGEST_GROUP, Role.MASTER, 1, 1.0),) * groups,
+                    heard=HELLO.heard * heard,
+                    overrides=(Override("n" * LONGEST_NODE, 1, 1, 1),) * room,
+                )
+                self.assertLessEqual(len(encode(hello, KEY)), MOST_OCTETS)
 
     def test_our_version(self) -> None:
         """What this software calls itself can be said."""
@@ -195,7 +244,7 @@ class EncodeTests(SynchronousTestCase):
 
     def test_bounds(self) -> None:
         """What cannot be said is a ValueError."""
-        group, heard = HELLO.groups[0], HELLO.heard[0]
+        group, heard, override = HELLO.groups[0], HELLO.heard[0], HELLO.overrides[0]
         changes: list[dict[str, Any]] = [
             {"node": ""},
             {"node": "n" * (LONGEST_NODE + 1)},
@@ -228,6 +277,13 @@ class EncodeTests(SynchronousTestCase):
             {"heard": (replace(heard, incarnation=2**64),)},
             {"heard": (replace(heard, held=-1.0),)},
             {"heard": (replace(heard, held=4295.0),)},
+            {"peer_port": 65536},
+            {"overrides": (override,) * (MOST_OVERRIDES + 1)},
+            {"overrides": (replace(override, node=""),)},
+            {"overrides": (replace(override, weight=2**32 - 1),)},
+            {"overrides": (replace(override, weight=-1),)},
+            {"overrides": (replace(override, stamp=2**32),)},
+            {"overrides": (replace(override, origin=2**64),)},
         ]
         for each in changes:
             with self.assertRaises(ValueError, msg=str(each)):
@@ -244,7 +300,7 @@ class DecodeTests(SynchronousTestCase):
         self.assertIn(caught.exception.reason, reasons)
         self.assertEqual(str(caught.exception), caught.exception.reason.value)
 
-    @given(st.binary(max_size=200) | st.binary(max_size=200).map(lambda rest: b"MShi\x01" + rest))
+    @given(st.binary(max_size=200) | st.binary(max_size=200).map(lambda rest: b"MShi\x02" + rest))
     def test_noise(self, datagram: bytes) -> None:
         """Noise is rejected."""
         self.assert_rejected(datagram, Drop.MALFORMED, Drop.OTHER_CLUSTER, Drop.VERSION)
@@ -275,7 +331,7 @@ class DecodeTests(SynchronousTestCase):
     def test_signed_noise(self, rest: bytes, flags: int) -> None:
         """Noise with a right signature is malformed, or by chance a hello."""
         try:
-            decode(signed(b"MShi\x01" + bytes([flags]) + KEY.id + rest), RING)
+            decode(signed(b"MShi\x02" + bytes([flags]) + KEY.id + rest), RING)
         except Rejected as rejected:
             self.assertIs(rejected.reason, Drop.MALFORMED)
 
@@ -297,7 +353,7 @@ class DecodeTests(SynchronousTestCase):
             (b"", Drop.MALFORMED),
             (b"X" * 200, Drop.MALFORMED),
             (b"MShi" + bytes(65_000), Drop.MALFORMED),
-            (changed((VERSION, b"\x02")), Drop.VERSION),
+            (changed((VERSION, b"\x01")), Drop.VERSION),
             (encode(HELLO, OTHER), Drop.OTHER_CLUSTER),
             (datagram[:KEY_ID] + SECOND.id + datagram[KEY_ID + 4 :], Drop.BAD_SIGNATURE),
             (datagram[:-32] + bytes(32), Drop.BAD_SIGNATURE),
@@ -319,6 +375,10 @@ class DecodeTests(SynchronousTestCase):
             ("role", changed((NODE_ROLE, b"\x03"))),
             ("family", changed((FAMILY, b"\x05"))),
             ("octets behind an IPv4 address", changed((ADDRESS + 15, b"\x01"))),
+            ("many overrides", changed((OVERRIDES, b"\x05"))),
+            ("one override more", changed((OVERRIDES, b"\x03"))),
+            ("one override less", changed((OVERRIDES, b"\x01"))),
+            ("name in an override", changed((OVERRIDES + 2, b"\n"))),
             ("empty name", changed((NODE, b"\x00"))),
             ("long name", changed((NODE, b"\x41"))),
             ("name past the end", changed((NODE, b"\x40"))),
