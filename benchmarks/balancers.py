@@ -67,7 +67,7 @@ class Daemon(Balancer):
         ini.write_text(
             f"[node]\nname = director\nhostname = director.test\nstate = {self.directory}/state\n"
             f"[smtp]\nlisten = tcp:{PORT}:backlog=4096\ngreeting_delay = 0s\nsession_rate = 0\n"
-            f"max_sessions = 1000\nmax_sessions_per_client = 10000\n"
+            f"max_sessions = 1000\nmax_sessions_per_client = 1000\n"
             f"[spool]\nmin_free = 0\n[log]\nfile = {self.directory}/mail.log\n"
             f"[cluster]\nkey_file = {key}\ninterface = eth0\naddress = {DIRECTOR}\n"
             f"role = director\nweight = 0\nunicast_peers = {' '.join(SINKS)}\n{CLUSTER}"
@@ -105,7 +105,7 @@ class Daemon(Balancer):
         """Say whether each of the sinks gets sessions."""
         path = self.directory / "state" / SOCKET_NAME
         try:
-            status: dict[str, Any] = dict(*ask(path, "cluster.status", {}, timeout=5))
+            ((_, status),) = ask(path, "cluster.status", {}, timeout=5)
         except (LocalFault, OSError):
             return False
         nodes: list[dict[str, Any]] = list(status["balance"]["nodes"].values())

@@ -40,7 +40,7 @@ def node(number: int, address: str, port: str, key_file: str) -> ClusterService:
     kernel = MemoryKernel(reactor)
     kernel.add_interface("eth0", f"{address}/24")
     world = World(reactor, reactor, time.time, random.SystemRandom(), FakeResolver())
-    parts = ClusterParts(world, kernel, lambda: Fitness.FIT, lambda: 0)
+    parts = ClusterParts(world, kernel, lambda: Fitness.FIT, lambda: 0, lambda: int(port))
     return ClusterService(parts, parse_config(ini, "scanner.ini"))
 
 
