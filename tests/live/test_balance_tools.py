@@ -428,15 +428,13 @@ class BehindHaproxy(ToolTestCase):
             self.assertLess(time.monotonic() - began, 7)
 
     def test_from_elsewhere(self) -> None:
-        """A header of somebody whom nobody named is rubbish, and its sender is who he is."""
+        """A header of somebody whom nobody named is rubbish."""
         for place in (ADDRESS, self.a.address[0]):
             with self.cluster.wire((place, 25)) as wire:
                 wire.reply()
                 said = wire.command(f"PROXY TCP4 {OTHER} {ADDRESS} 1234 25")
-                self.assertTrue(said.startswith("50"), said)
-                wire.command("EHLO client.test")
-                wire.command("MAIL FROM:<s@client.test>")
-                self.assertRegex(wire.command(f"RCPT TO:<x@{ELSEWHERE}>"), "^55[04]")
+                self.assertTrue(said.startswith("5"), said)
+                self.assertEqual(wire.rest(), [])
 
 
 @needs(root=True, programs=[*PROGRAMS, "haproxy", "swaks"])
