@@ -43,7 +43,7 @@ _log = Logger(namespace="smtpd")
 
 #: Connections that may wait for their header.
 MOST_WAITING = 200
-#: The longest header that is read; a node's own has at most 185 octets.
+#: The longest header that is read; a node's own has at most 182 octets.
 MAX_HEADER = 512
 #: How long a probe may stay, in seconds, and how many may.
 PROBE_TIME = 10.0

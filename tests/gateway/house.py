@@ -71,12 +71,12 @@ class House:
         self.spool.open()
         self.taken: list[NewMessage] = []
         rng = random.Random(1)
-        world: Any = World(reactor, self.clock, time.time, rng, resolver=None)
+        world: Any = World(reactor, self.clock, time.time, rng, resolver=None)  # type: ignore[arg-type]
         directory.mkdir(exist_ok=True)
         self.gateway = Gateway(
             GatewayParts(
                 world,
-                self.spool,  # type: ignore[arg-type]
+                self.spool,
                 BodyStore(directory, config.smtp.message_memory),
                 IdSource(time.time, rng),
                 self.taken.append,
@@ -120,9 +120,13 @@ class HouseTestCase(TestCase):
         if event.get("log_namespace") == "smtpd":
             self.lines.append(formatEvent(event))
 
+    def path(self) -> Path:
+        """Return one for a file or a directory of this test."""
+        return Path(self.mktemp())
+
     async def open_house(self, config: Config, **parts: Any) -> House:
         """Return a gateway that runs."""
-        self.house = House(Path(self.mktemp()), config, **parts)
+        self.house = House(self.path(), config, **parts)
         await self.house.gateway.bind()
         self.house.gateway.startService()
         self.addCleanup(lambda: ensureDeferred(self.house.close()))
@@ -131,7 +135,7 @@ class HouseTestCase(TestCase):
     def certificate(self) -> Path:
         """Return a file with a certificate for mx.test and its key."""
         issued = make_authority().certificate("mx.test")
-        path = Path(self.mktemp())
+        path = self.path()
         path.write_bytes(issued.key_pem + issued.certificate_pem)
         return path
 

@@ -11,7 +11,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailsecure.errors import RemoteFault
 from mailsecure.proxyproto import sealing
 from mailsecure.proxyproto.binary import encode_block, parse_block
-from mailsecure.proxyproto.sealing import SEAL, WINDOW, ReplayWindow, Sealer, Seen, Verifier
+from mailsecure.proxyproto.sealing import (
+    IMPLICIT_TLS,
+    SEAL,
+    WINDOW,
+    ReplayWindow,
+    Sealer,
+    Seen,
+    Verifier,
+)
 from mailsecure.proxyproto.values import Header, Inet, Tlv, Transport, Unix
 
 KEYS = {b"old-": b"o" * 32, b"new-": b"n" * 32}
@@ -57,6 +65,21 @@ class SealTests(SynchronousTestCase):
                 mapped = getattr(found.address, "ipv4_mapped", None)
                 self.assertEqual(mapped or found.address, meant)
             verifier().verify(block)
+
+    def test_tls(self) -> None:
+        """That the client begins with TLS is said under the seal: it cannot be taken out."""
+        for near, far in ((CLIENT, VIRTUAL), (CLIENT6, VIRTUAL6)):
+            block = sealer().proxy(US, near, 4711, far, 465, True)
+            header = parse_block(block)
+            self.assertEqual(header.values(IMPLICIT_TLS), [b""])
+            self.assertEqual(header.source, Inet(near, 4711))
+            self.assertEqual(verifier().verify(block), Seen("mx2", THEM))
+            plain = sealer().proxy(US, near, 4711, far, 465)
+            self.assertEqual(parse_block(plain).values(IMPLICIT_TLS), [])
+            self.assertEqual(len(block), len(plain) + 3)
+            tlvs = tuple(tlv for tlv in header.tlvs if tlv.type == SEAL)
+            without = Header(2, False, Transport.STREAM, header.source, header.destination, tlvs)
+            self.refused(encode_block(without), "false seal")
 
     def test_local(self) -> None:
         """A probe proves itself too, and says no address."""
