@@ -13,7 +13,8 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 
-from mailsecure.gateway.ports import listen
+from mailsecure.errors import LocalFault
+from mailsecure.gateway.ports import Ports, listen
 
 #: Of RFC 5737 and RFC 3849: on no machine.
 FOUR, SIX = "192.0.2.25", "2001:db8::25"
@@ -123,3 +124,121 @@ class ListenTests(TestCase):
         endpoint = HostnameEndpoint(reactor, address, port)
         listener = await connectProtocol(endpoint, Listener())
         return await listener.heard
+
+
+class PortsTests(TestCase):
+    """:class:`Ports`, on real sockets."""
+
+    def setUp(self):
+        self.ports = Ports(reactor)
+        self.factory = Factory.forProtocol(Greeter)
+        self.factory.noisy = False
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.ports.close()))
+
+    async def open(self, description, tls=False, bare=False):
+        await self.ports.open(description, self.factory, tls, bare)
+        for each in self.ports.entrances:
+            self.addCleanup(each.wire.close)
+
+    async def test_entrance(self):
+        """A bare socket listens, does not block, and Twisted does not know it."""
+        await self.open("tcp:0:interface=127.0.0.1", bare=True)
+        await self.open(r"tcp6:0:interface=\:\:1", tls=True, bare=True)
+        four, six = self.ports.entrances
+        self.assertEqual((four.tls, six.tls), (False, True))
+        for each, address in ((four, "127.0.0.1"), (six, "::1")):
+            self.assertFalse(each.wire.getblocking())
+            self.assertFalse(each.wire.get_inheritable())
+            port = each.wire.getsockname()[1]
+            with socket.create_connection((address, port), 5) as client:
+                accepted, _ = each.wire.accept()
+                self.assertEqual(accepted.getpeername()[1], client.getsockname()[1])
+                accepted.close()
+        self.assertEqual(
+            self.ports.listening,
+            [
+                f"127.0.0.1:{four.wire.getsockname()[1]}",
+                f"[::1]:{six.wire.getsockname()[1]}",
+            ],
+        )
+
+    async def test_virtual(self):
+        """A virtual address may be absent, another may not."""
+        with self.assertRaises(LocalFault) as fault:
+            await self.open(described(FOUR), bare=True)
+        self.assertIn("Cannot assign requested address", str(fault.exception))
+        self.ports.virtual = VIRTUAL
+        await self.open(described(FOUR), bare=True)
+        await self.open(described(SIX), bare=True)
+        self.assertEqual(len(self.ports.entrances), 2)
+
+    async def test_families_apart(self):
+        """One port for IPv4 and for IPv6, each everywhere."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.ports.listed = (f"tcp6:{port}", f"tcp:{port}")
+        for description in self.ports.listed:
+            await self.open(description, bare=True)
+        self.assertEqual(len(self.ports.entrances), 2)
+
+    async def test_backlog(self):
+        """More clients than Twisted's backlog may wait; or as many as the ini says."""
+        await self.open("tcp:0:interface=127.0.0.1", bare=True)
+        await self.open("tcp:0:interface=127.0.0.1:backlog=1", bare=True)
+        for entrance, most in zip(self.ports.entrances, (80, 2), strict=True):
+            clients = [socket.socket() for _ in range(80)]
+            for client in clients:
+                self.addCleanup(client.close)
+                client.setblocking(False)
+                client.connect_ex(entrance.wire.getsockname())
+            taken = 0
+            for _ in clients:
+                try:
+                    entrance.wire.accept()[0].close()
+                except BlockingIOError:
+                    break
+                taken += 1
+            self.assertEqual(taken, most)
+
+    async def test_unix(self):
+        """What is not TCP stays Twisted's."""
+        await self.open(f"unix:{self.mktemp()}", bare=True)
+        self.assertEqual(self.ports.entrances, [])
+        self.assertEqual(len(self.ports.listening), 1)
+
+    async def test_taken(self):
+        """The endpoint and the reason are told, and nothing is left open."""
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            place = f"tcp:{other.getsockname()[1]}:interface=127.0.0.1"
+            for bare in (False, True):
+                with self.assertRaises(LocalFault) as fault:
+                    await self.open(place, bare=bare)
+                self.assertEqual(
+                    str(fault.exception), f"cannot listen on {place}: Address already in use"
+                )
+
+    async def test_peers(self):
+        """Other nodes come to one address, once we begin."""
+        self.ports.open_for_peers(ip_address("127.0.0.1"), 0, self.factory)
+        self.assertEqual(self.ports.listening, [])
+        endpoint = HostnameEndpoint(reactor, "127.0.0.1", self.ports.peer_port)
+        listener = await connectProtocol(endpoint, Listener())
+        self.assertFalse(listener.heard.called)
+        self.ports.begin()
+        self.assertEqual(await listener.heard, b"220 here\r\n")
+
+    async def test_peers_taken(self):
+        """The section, the option and the reason are told."""
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            port = other.getsockname()[1]
+            with self.assertRaises(LocalFault) as fault:
+                self.ports.open_for_peers(ip_address("127.0.0.1"), port, self.factory)
+        self.assertEqual(
+            str(fault.exception),
+            f"[cluster] peer_listen: cannot listen on 127.0.0.1:{port}: Address already in use",
+        )
