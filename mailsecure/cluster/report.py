@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from .values import CLAIMED, RESIGNED, STANDING_BACK, Fitness, GroupHello, Role
+from .values import CLAIMED, RESIGNED, STANDING_BACK, Fitness, GroupHello, Hello, Role
 
 if TYPE_CHECKING:
     from .group import VirtualGroup
@@ -42,7 +42,7 @@ def report(service: ClusterService) -> dict[str, Any]:
         "groups": [_group(service, each) for each in service.groups.values()],
         "nodes": [
             _self(service, peers),
-            *(_peer(each, peers, links, service.node) for each in peers),
+            *(_peer(service, each, peers, links) for each in peers),
         ],
         "drops": {reason.value: count for reason, count in service.watch.drops.items() if count},
         "alarms": service.watch.alarms(),
@@ -80,7 +80,7 @@ def _self(service: ClusterService, peers: tuple[Peer, ...]) -> dict[str, Any]:
         "address": str(service.address),
         "source": str(service.address),
         "role": hello.role.value,
-        "weight": hello.weight,
+        **_weight(service, hello),
         "load": hello.load / 1000,
         "version": __version__,
         "uptime": hello.uptime,
@@ -97,12 +97,22 @@ def _self(service: ClusterService, peers: tuple[Peer, ...]) -> dict[str, Any]:
     }
 
 
+def _weight(service: ClusterService, said: Hello | Peer) -> dict[str, Any]:
+    """Return the weight that counts, and the node's own where that is another."""
+    weight = service.weight_set(said.node)
+    return {
+        "weight": said.weight if weight is None else weight,
+        "own_weight": said.weight,
+        "overridden": weight is not None,
+    }
+
+
 def _peer(
-    peer: Peer, peers: tuple[Peer, ...], links: dict[str, LinkState], node: str
+    service: ClusterService, peer: Peer, peers: tuple[Peer, ...], links: dict[str, LinkState]
 ) -> dict[str, Any]:
     heard_by = [each.node for each in peers if each.alive and peer.node in each.hears]
     if peer.alive:
-        heard_by.insert(0, node)
+        heard_by.insert(0, service.node)
     link = links.get(peer.node)
     return {
         "node": peer.node,
@@ -110,7 +120,7 @@ def _peer(
         "address": str(peer.address),
         "source": peer.source,
         "role": peer.role.value,
-        "weight": peer.weight,
+        **_weight(service, peer),
         "load": peer.load / 1000,
         "version": peer.version,
         "uptime": peer.uptime,

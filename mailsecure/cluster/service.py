@@ -475,6 +475,10 @@ class ClusterService(Service):
 
     # -- the postmaster's words
 
+    def weight_set(self, node: str) -> int | None:
+        """Return the weight that a postmaster set for ``node``, None if none is set."""
+        return self._backends.overrides.weight(node)
+
     def set_weight(self, node: str, weight: int | None) -> None:
         """Have ``node`` count with ``weight`` in the whole cluster; None: with its own."""
         self._backends.set_weight(node, weight)

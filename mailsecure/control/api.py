@@ -66,9 +66,10 @@ class Cluster(Protocol):
             groups  [{name, role, priority, effective_priority, master, since, reason,
                       addresses: [{address, held}], interface, interval, changes,
                       standing_back_until, claimed_until, fault, two_masters}]
-            nodes   [{node, self, address, source, role, weight, load, version, uptime,
-                      last_hello, round_trip, clock_offset, alive, starts, fitness: [],
-                      groups: {group: "role/priority"}, hears: [node], heard_by: [node],
+            nodes   [{node, self, address, source, role, weight, own_weight, overridden, load,
+                      version, uptime, last_hello, round_trip, clock_offset, alive, starts,
+                      fitness: [], groups: {group: "role/priority"}, hears: [node],
+                      heard_by: [node],
                       link: {up, since, round_trip, connects, failures, last_reason}}]
             (link is null for this node; its round_trip before the first ping came back; its
             since is how long it is up, or down)
@@ -81,6 +82,9 @@ class Cluster(Protocol):
 
     def takeover(self, group: str | None, seconds: float) -> list[str]:
         """Be Master for so long, whatever the priorities; as :meth:`resign`."""
+
+    def set_weight(self, node: str, weight: int | None) -> None:
+        """Have ``node`` count with ``weight`` in the whole cluster; None: with its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import click
 from ..config.reader import read_ini
 from ..units import parse_seconds
 from .asking import common, outcome_of, print_json, print_page
-from .cluster_tables import cluster_page, unwell
+from .cluster_tables import cluster_page, unwell, weights
 from .lines import escape
 
 __all__ = ["cluster"]
@@ -76,6 +76,48 @@ def _moving(verb: str, text: str) -> None:
 
 _moving("resign", "Let another node be Master of GROUP (all groups if none is named).")
 _moving("takeover", "Be Master of GROUP (all groups if none is named), whoever else wants to.")
+
+
+class _Weight(click.ParamType):  # type: ignore[type-arg] # generic since click 8.2
+    """A number from 0, or the word that takes one back."""
+
+    name = "weight"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return the number, or "default"."""
+        if value != "default" and not (value.isascii() and value.isdecimal() and len(value) < 10):
+            self.fail(f"{value!r} is neither a whole number nor default", param, ctx)
+        return value
+
+
+@cluster.command()
+@click.argument("node", required=False)
+@click.argument("weight", type=_Weight(), required=False)
+@common
+def weight(config: Path, as_json: bool, node: str | None, weight: str | None) -> None:
+    """Set NODE's share of the sessions beside the others', on all nodes, until all restart.
+
+    0 gives it none; "default" lets the weight of its ini count again.  Without WEIGHT, or
+    without NODE too, the weights are shown.
+    """
+    if node is not None and weight is not None:
+        arguments = {"node": node, "weight": None if weight == "default" else int(weight)}
+        found = outcome_of(config, "cluster.weight", arguments, timeout=_TIMEOUT)
+        if as_json:
+            print_json(found)
+        for line in () if as_json else found["lines"]:
+            click.echo(escape(line))
+        return
+    nodes = outcome_of(config, "cluster.status", {}, timeout=_TIMEOUT)["nodes"]
+    chosen = [each for each in nodes if node in (None, each["node"])]
+    if not chosen:
+        names = ", ".join(escape(each["node"]) for each in nodes)
+        raise click.UsageError(f"there is no node {escape(node or '')}; there are: {names}")
+    if as_json:
+        keys = ("weight", "own_weight", "overridden")
+        print_json({each["node"]: {key: each[key] for key in keys} for each in chosen})
+    else:
+        print_page([weights(chosen)])
 
 
 # -- keys

@@ -8,10 +8,12 @@ request               arguments                            answer
                                                            :mod:`mailsecure.balancer.report`
 ``cluster.resign``    ``group`` ("" is all), ``seconds``   ``lines`` to show
 ``cluster.takeover``  likewise                             likewise
+``cluster.weight``    ``node``, ``weight`` (null: its      ``lines`` to show
+                      own counts again)
 ====================  ===================================  ===============================
 
-Who moves a role is logged with the uid that asked, before it is done.  :mod:`.requests`
-calls this.
+Who moves a role or sets a weight is logged with the uid that asked, before it is done.
+:mod:`.requests` calls this.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ _log = Logger(namespace="control")
 
 #: The longest time for which a postmaster may move a role, in seconds.
 LONGEST_MOVE = 7 * 86400
+#: The largest weight; the ini's bound is no narrower.
+MOST_WEIGHT = 1_000_000
 _SHOWN_NAME = 40
 
 
@@ -48,7 +52,7 @@ class ClusterRequests:
     def answer(self, request: str, arguments: dict[str, Any], uid: int) -> dict[str, Any]:
         """Do ``request`` for ``uid`` and return the result; raises :class:`Refusal`."""
         verb = request.removeprefix("cluster.")
-        if verb not in ("status", "resign", "takeover"):
+        if verb not in ("status", "resign", "takeover", "weight"):
             raise Refusal(Kind.USAGE, f"no such request: {request[:64]!r}")
         if self._cluster is None:
             raise Refusal(
@@ -57,7 +61,36 @@ class ClusterRequests:
         if verb == "status":
             only(arguments, frozenset())
             return self._cluster.report() | {"balance": self._balance and self._balance()}
+        if verb == "weight":
+            return self._weigh(self._cluster, arguments, uid)
         return self._move(self._cluster, verb, arguments, uid)
+
+    @staticmethod
+    def _weigh(cluster: Cluster, arguments: dict[str, Any], uid: int) -> dict[str, Any]:
+        """Set a node's weight, or take that back."""
+        only(arguments, frozenset({"node", "weight"}))
+        node: Any = arguments.get("node")
+        weight: Any = arguments.get("weight")
+        if not isinstance(node, str):
+            raise Refusal(Kind.USAGE, "node is text")
+        whole = isinstance(weight, int) and not isinstance(weight, bool)
+        if weight is not None and not (whole and 0 <= weight <= MOST_WEIGHT):
+            raise Refusal(Kind.USAGE, f"a weight is a whole number from 0 to {MOST_WEIGHT}")
+        known = {each["node"]: each for each in cluster.report()["nodes"]}
+        if node not in known:
+            text = f"there is no node {node[:_SHOWN_NAME]!r}"
+            raise Refusal(Kind.ABSENT, text, (f"there are: {', '.join(sorted(known))}",))
+        _log.info(
+            "cluster weight of {node} set to {weight} by uid {uid}",
+            node=node,
+            weight="its own" if weight is None else weight,
+            uid=uid,
+        )
+        cluster.set_weight(node, weight)
+        own = known[node]["own_weight"]
+        if weight is None:
+            return {"lines": [f"{node}: its own weight, {own}, counts again"]}
+        return {"lines": [f"{node}: weight {weight} on all nodes, instead of its own {own}"]}
 
     @staticmethod
     def _move(cluster: Cluster, verb: str, arguments: dict[str, Any], uid: int) -> dict[str, Any]:

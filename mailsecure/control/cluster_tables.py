@@ -19,7 +19,7 @@ from .balance_tables import balance_page
 from .lines import escape
 from .tables import age, cells, group_line, moment, table
 
-__all__ = ["cluster_page", "unwell"]
+__all__ = ["cluster_page", "unwell", "weights"]
 
 #: Clocks further apart than this (seconds) confuse whoever compares logs.
 _APART = 2.0
@@ -131,7 +131,7 @@ def _nodes(nodes: list[dict[str, Any]]) -> Table:
                 f"{escape(each['node'])}{' (this)' * each['self']}",
                 escape(each["address"]),
                 "\n".join(f"{escape(k)}: {escape(v)}" for k, v in each["groups"].items()),
-                str(each["weight"]),
+                _weight(each),
                 f"{each['load']:.0%}",
                 age(each["uptime"]),
                 escape(each["version"]),
@@ -139,6 +139,22 @@ def _nodes(nodes: list[dict[str, Any]]) -> Table:
             ),
             style=None if each["alive"] else "red",
         )
+    return made
+
+
+def _weight(node: dict[str, Any]) -> str:
+    """Return the weight that counts, and the node's own where somebody set another."""
+    own = f" (own {node['own_weight']})" if node["overridden"] else ""
+    return f"{node['weight']}{own}"
+
+
+def weights(nodes: list[dict[str, Any]]) -> Table:
+    """Return what ``cluster weight`` shows."""
+    made = table("NODE", "WEIGHT", "OWN", "", numbers=("WEIGHT", "OWN"))
+    for each in nodes:
+        set_by_hand = "set by cluster weight" if each["overridden"] else ""
+        numbers = str(each["weight"]), str(each["own_weight"])
+        made.add_row(*cells(escape(each["node"]), *numbers, set_by_hand))
     return made
 
 

@@ -4,6 +4,7 @@ Nodes of a :class:`~tests.cluster.simulation.Simulation`, without links.
 """
 
 import re
+from ipaddress import ip_address
 
 from twisted.logger import capturedLogs, formatEvent
 
@@ -12,7 +13,7 @@ from mailsecure.cluster.links import LinkState
 from mailsecure.cluster.values import Fitness, Role
 from mailsecure.config.load import parse_config
 from mailsecure.control.api import Cluster
-from mailsecure.errors import LocalFault
+from mailsecure.errors import LocalFault, RemoteFault
 from tests.cluster.simulation import ADDRESS
 from tests.cluster.test_simulation import SimulationTestCase
 
@@ -450,3 +451,120 @@ class ReportTests(ServiceTestCase):
         said = one.service.report()
         self.assertEqual(said["drops"], {"malformed": 1})
         self.assertEqual((said["send_failures"], said["alarms"]), (0, []))
+
+
+class BackendTests(ServiceTestCase):
+    """What a load balancer is told."""
+
+    def setUp(self):
+        super().setUp()
+        self.first, self.second = self.nodes(100, 50)
+        self.changes = 0
+        self.advance(5)
+        self.first.service.watch_backends(self.changed)
+
+    def changed(self):
+        self.changes += 1
+
+    def seen(self, node=None):
+        """Return the backends as ``node`` (the first) sees them, by name."""
+        service = (node or self.first).service
+        return {each.node: each for each in service.backends()}
+
+    def test_all(self):
+        """They are all nodes, ourselves first; nothing changes by itself."""
+        found = self.first.service.backends()
+        self.assertEqual([each.node for each in found], [self.first.name, self.second.name])
+        for each, node in zip(found, (self.first, self.second), strict=True):
+            service = node.service
+            self.assertEqual(each.incarnation, service.membership.incarnation)
+            self.assertEqual(each.address, service.address)
+            self.assertEqual((each.weight, each.own_weight, each.overridden), (100, 100, False))
+            self.assertTrue(each.alive)
+            self.assertLess(self.simulation.clock.seconds() - each.heard, 1.5)
+        self.advance(60)
+        self.assertEqual(self.changes, 0)
+
+    def test_holds(self):
+        """A virtual address is ours while it stands on our interface."""
+        self.assertTrue(self.first.service.holds(ADDRESS))
+        self.assertFalse(self.second.service.holds(ADDRESS))
+        self.assertFalse(self.first.service.holds(self.first.address))
+        self.first.service.resign(None, 60)
+        self.advance(2)
+        self.assertFalse(self.first.service.holds(ADDRESS))
+        self.assertTrue(self.second.service.holds(ADDRESS))
+
+    def test_weight(self):
+        """A weight that is set anywhere counts everywhere, and outlives its node's restart."""
+        self.second.service.set_weight(self.first.name, 7)
+        self.advance(2)
+        for node in (self.first, self.second):
+            backend = self.seen(node)[self.first.name]
+            self.assertEqual((backend.weight, backend.own_weight), (7, 100))
+            self.assertTrue(backend.overridden)
+        self.assertEqual(self.changes, 1)
+        shown = {each["node"]: each for each in self.first.service.report()["nodes"]}
+        self.assertEqual(shown[self.first.name]["weight"], 7)
+        self.first.kill()
+        self.advance(5)
+        self.first.start()
+        self.advance(5)
+        self.assertEqual(self.seen()[self.first.name].weight, 7)
+        self.first.service.set_weight(self.first.name, None)
+        self.advance(2)
+        self.assertEqual(self.seen(self.second)[self.first.name].weight, 100)
+        self.assertFalse(self.seen(self.second)[self.first.name].overridden)
+
+    def test_own_weight(self):
+        """A reload is told at once, here and there."""
+        self.second.service.prepared(
+            self.ini(self.second, "interface = eth0\nweight = 3", mail=f"addresses = {ADDRESS}")
+        )()
+        self.advance(1.5)
+        self.assertEqual(self.seen()[self.second.name].weight, 3)
+        self.assertEqual(self.changes, 1)
+
+    def test_silence(self):
+        """Who is not heard any more is not alive, until it is heard again."""
+        self.second.kill()
+        self.advance(10)
+        self.assertFalse(self.seen()[self.second.name].alive)
+        self.assertEqual(self.changes, 1)
+        self.second.start()
+        self.advance(3)
+        self.assertTrue(self.seen()[self.second.name].alive)
+        self.assertEqual(self.changes, 2)
+
+    def test_gone(self):
+        """A verified death is told in the same moment, and so is a stop in good order."""
+        for word in ("_gone", "_left"):
+            changes = self.changes
+            getattr(self.first.service, word)(self.second.name)
+            self.assertFalse(self.seen()[self.second.name].alive)
+            self.assertEqual(self.changes, changes + 1)
+            self.advance(3)
+            self.assertTrue(self.seen()[self.second.name].alive)
+
+    def test_seal(self):
+        """A header that one node makes counts at the other, once, and with any key of the ring."""
+        here, there = (ip_address(each) for each in ("192.0.2.99", ADDRESS))
+
+        def sealed():
+            to = self.seen()[self.second.name].incarnation
+            return self.first.service.sealer.proxy(to, here, 99, there, 25)
+
+        old = self.first.service._ring.keys[0]
+        for key in (old, new_key(bytes([9]) * 32)):
+            ring = KeyRing((key, *{old} - {key}))
+            with open(self.simulation.key_file, "w") as stream:
+                stream.write(format_keys(ring))
+            for node in (self.second, self.first):
+                self.reload(node, mail=f"addresses = {ADDRESS}")
+            header = sealed()
+            seen = self.second.service.verify_seal(header)
+            self.assertEqual(seen.node, self.first.name)
+            with self.assertRaises(RemoteFault):
+                self.second.service.verify_seal(header)
+            with self.assertRaises(RemoteFault):
+                self.first.service.verify_seal(sealed())

@@ -207,6 +207,8 @@ def node(name, hears=(), **more):
         "source": "192.0.2.12",
         "role": "both",
         "weight": 100,
+        "own_weight": 100,
+        "overridden": False,
         "load": 0.25,
         "version": "0.1.0",
         "uptime": 7260.0,
@@ -296,3 +298,6 @@ class FakeCluster:
     def takeover(self, group, seconds):
         self.calls.append(("takeover", group, seconds))
         return ["mx1 is Master of mail"]
+
+    def set_weight(self, node, weight):
+        self.calls.append(("weight", node, weight))

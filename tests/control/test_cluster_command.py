@@ -85,6 +85,36 @@ class CommandTests(SynchronousTestCase):
             )
             self.asked.clear()
 
+    def test_weight(self):
+        self.answer = {"lines": [f"{EVIL}: weight 5"]}
+        self.assertEqual(self.run_main("weight", "mx2", "5"), (0, f"{SHOWN}: weight 5\n", ""))
+        _, out, _ = self.run_main("weight", "mx2", "default", "--json")
+        self.assertEqual(json.loads(out), self.answer)
+        asked = [("cluster.weight", {"node": "mx2", "weight": each}) for each in (5, None)]
+        self.assertEqual(self.asked, asked)
+
+    def test_weights_are_shown(self):
+        self.answer = report(nodes=[node("mx2", weight=5, overridden=True)])
+        code, out, err = self.run_main("weight")
+        self.assertEqual((code, err), (0, ""))
+        rows = [line.split() for line in out.splitlines()]
+        self.assertIn(["mx1", "100", "100"], rows)
+        self.assertIn(["mx2", "5", "100", "set", "by", "cluster", "weight"], rows)
+        self.assertNotIn("mx1", self.run_main("weight", "mx2")[1])
+        _, out, _ = self.run_main("weight", "mx2", "--json")
+        found = {"mx2": {"weight": 5, "own_weight": 100, "overridden": True}}
+        self.assertEqual(json.loads(out), found)
+
+    def test_no_weight(self):
+        for text in ("-1", "five", "1.5", "", "1" * 10):
+            code, out, err = self.run_main("weight", "--", "mx2", text)
+            self.assertEqual((code, out), (64, ""))
+            self.assertIn("neither a whole number nor default", err)
+        self.assertEqual(self.asked, [])
+        code, _, err = self.run_main("weight", "mx9")
+        self.assertEqual(code, 64)
+        self.assertIn("there is no node mx9; there are: mx1, mx2", err)
+
     def test_a_time_that_is_none(self):
         for text in ("10", "soon", "", "-5m"):
             code, out, err = self.run_main("resign", f"--for={text}")

@@ -88,6 +88,7 @@ class ReportTests(SynchronousTestCase):
             hellos_received=1,
             send_failures=0,
             hello_now=lambda: self.hello("mx1", 1, (self.group.hello(),), ()),
+            weight_set={"mx2": 5}.get,
             words=SimpleNamespace(until=lambda group: (None, None)),
         )
         return report(service)

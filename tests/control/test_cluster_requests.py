@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailsecure.control import cluster_requests
-from mailsecure.control.cluster_requests import LONGEST_MOVE, ClusterRequests
+from mailsecure.control.cluster_requests import LONGEST_MOVE, MOST_WEIGHT, ClusterRequests
 from mailsecure.control.requests import Requests
 from mailsecure.control.wire import Kind, Refusal
 
@@ -59,6 +59,28 @@ class ClusterRequestsTests(SynchronousTestCase):
         self.assertEqual(told, [("resign", "web", 60, 4711), ("takeover", "all groups", 60, 4711)])
         for text, fields in self.logged:
             self.assertIn("by uid 4711", text.format(**fields))
+
+    def test_weight(self):
+        for weight, said in (
+            (5, "mx2: weight 5 on all nodes, instead of its own 100"),
+            (0, "mx2: weight 0 on all nodes, instead of its own 100"),
+            (None, "mx2: its own weight, 100, counts again"),
+        ):
+            done = self.requests.answer("cluster.weight", {"node": "mx2", "weight": weight}, 7)
+            self.assertEqual(done, {"lines": [said]})
+            self.assertEqual(self.cluster.calls.pop(), ("weight", "mx2", weight))
+        told = [(fields["weight"], fields["uid"]) for _, fields in self.logged]
+        self.assertEqual(told, [(5, 7), (0, 7), ("its own", 7)])
+
+    def test_weights_that_are_none(self):
+        for weight in (-1, 1.5, True, "5", MOST_WEIGHT + 1):
+            refusal = self.refusal("cluster.weight", node="mx2", weight=weight)
+            self.assertEqual(refusal.kind, Kind.USAGE)
+        self.assertEqual(self.refusal("cluster.weight", weight=1).kind, Kind.USAGE)
+        refusal = self.refusal("cluster.weight", node="mx9", weight=1)
+        self.assertEqual((refusal.kind, str(refusal)), (Kind.ABSENT, "there is no node 'mx9'"))
+        self.assertEqual(refusal.details, ("there are: mx1, mx2",))
+        self.assertEqual(self.cluster.calls + self.logged, [])
 
     def test_a_group_that_is_not_there(self):
         refusal = self.refusal("cluster.resign", group="mial" * 50, seconds=60)
