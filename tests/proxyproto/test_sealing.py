@@ -115,6 +115,12 @@ class SealTests(SynchronousTestCase):
         judge = Verifier(US, {b"some": key}.get)
         self.assertEqual(judge.verify(sealer(b"some", key).local(US)), Seen("mx2", THEM))
 
+    @given(st.binary(max_size=200))
+    def test_any_key(self, key: bytes) -> None:
+        """A key may be longer than a block of the hash, or empty."""
+        block = Sealer(b"key1", key, "mx2", THEM).local(US)
+        Verifier(US, {b"key1": key}.get).verify(block)
+
     def test_a_false_seal_uses_no_count(self) -> None:
         """Who has no key cannot keep a true header out by sending its count first."""
         judge = verifier()
