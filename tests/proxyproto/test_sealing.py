@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -116,6 +116,7 @@ class SealTests(SynchronousTestCase):
         self.assertEqual(judge.verify(sealer(b"some", key).local(US)), Seen("mx2", THEM))
 
     @given(st.binary(max_size=200))
+    @example(bytes(65))
     def test_any_key(self, key: bytes) -> None:
         """A key may be longer than a block of the hash, or empty."""
         block = Sealer(b"key1", key, "mx2", THEM).local(US)
