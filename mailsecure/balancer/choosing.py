@@ -76,7 +76,7 @@ class Member:
     """One node, what is known of it, and what it did for us; :class:`Pool` changes it."""
 
     __slots__ = (
-        "backend", "failures", "health", "heard", "moderation", "name", "octets_in",
+        "address", "backend", "failures", "health", "heard", "moderation", "name", "octets_in",
         "octets_out", "open", "own", "samples", "sessions", "why",
     )  # fmt: skip
 
@@ -84,6 +84,8 @@ class Member:
         self.name = backend.node
         self.own = own
         self.backend = backend
+        #: The backend's address, as text.
+        self.address = str(backend.address)
         self.health = PeerHealth(now, Recovery())
         self.moderation = Moderation(now, Band())
         self.heard = backend.heard
@@ -171,6 +173,7 @@ class Pool:
         anew = backend.incarnation != member.backend.incarnation
         weighed = backend.weight != member.backend.weight
         member.backend = backend
+        member.address = str(backend.address)
         if anew:
             # It came back before anybody missed it: it is new all the same.
             self.picker.leave(member.name)

@@ -17,7 +17,7 @@ The way to a peer has no Deferred, no coroutine and no timer of its own: one obj
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
@@ -38,11 +38,15 @@ __all__ = ["Director", "Passage", "place_of", "tell"]
 
 _log = Logger(namespace="balancer")
 
-#: Addresses of ours that are remembered.
-MAX_DESTINATIONS = 1000
+#: Addresses of ours that are remembered, and destinations that proxies name.
+MAX_OURS = 1000
 _INET, _INET6 = int(socket.AF_INET), int(socket.AF_INET6)
 _TOO_MANY = b"421 4.3.2 Too many connections, try again later\r\n"
 _NOT_SCREENED = Screening(b"", 0.0, "")
+
+
+#: An address as the kernel gives it.
+Raw = tuple[Any, ...]
 
 
 class Passage:
@@ -52,8 +56,8 @@ class Passage:
     """
 
     __slots__ = (
-        "at", "began", "client", "deadline", "descriptor", "family", "here", "member",
-        "screening", "tls", "tried",
+        "at", "began", "client", "descriptor", "family", "here", "member", "screening", "tls",
+        "tried",
     )  # fmt: skip
 
     def __init__(self, descriptor: int, family: int, tls: bool, client: Place, here: Place) -> None:
@@ -64,9 +68,9 @@ class Passage:
         self.here = here
         self.at = here[0]
         self.screening = _NOT_SCREENED
-        self.deadline = 0.0
         self.tried: tuple[str, ...] = ()
         self.member: Member | None = None
+        #: When it was decided that a peer may have it.
         self.began = 0.0
 
 
@@ -93,6 +97,7 @@ class Director:
         self._splicer = splicer
         self._count_here = count_here
         self._counters = counters
+        self._ours: dict[Raw, Place] = {}
         self._destinations: dict[str, IPv4Address | IPv6Address] = {}
         self.anteroom = Anteroom(splicer, clock, self, 0)
         #: Sessions that peers may have through us at once; the service says.
@@ -100,11 +105,15 @@ class Director:
 
     # -- a connection's way
 
-    def arrived(
-        self, tls: bool, family: int, descriptor: int, client: Sequence[Any], here: Sequence[Any]
-    ) -> None:
+    def arrived(self, tls: bool, family: int, descriptor: int, client: Raw, here: Raw) -> None:
         """Take a connection from a door."""
-        passage = Passage(descriptor, family, tls, _place(client), _place(here))
+        # Ours are few, and need not be kept once a session.
+        ours = self._ours.get(here)
+        if ours is None:
+            if len(self._ours) >= MAX_OURS:
+                self._ours.clear()
+            ours = self._ours[here] = _place(here)
+        passage = Passage(descriptor, family, tls, _place(client), ours)
         if not self._front.expects_header(passage.client[0]):
             self._screen(passage)
         elif not self.anteroom.read_header(passage):
@@ -157,7 +166,7 @@ class Director:
     def _decide(self, passage: Passage) -> None:
         room = self._splicer.sessions < self.most
         if room and self._nodes.holds(passage.at):
-            passage.deadline = self._clock.seconds() + self._pool.rules.connect_timeout
+            passage.began = self._clock.seconds()
             self._ask_next(passage)
         else:
             self._keep(passage)
@@ -166,14 +175,14 @@ class Director:
         """Let the next peer try, or have the session here."""
         now = self._clock.seconds()
         tried = passage.tried
-        within = time_for(len(tried), passage.deadline - now)
+        left = passage.began + self._pool.rules.connect_timeout - now
+        within = time_for(len(tried), left)
         member = self._pool.pick(now, tried, self._count_here()) if within else None
         if member is None:
             self._pool.stays()
             self._keep(passage)
             return
         passage.member = member
-        passage.began = now
         source, destination = passage.client, passage.here
         header = self._nodes.sealer.proxy(
             member.backend.incarnation,
@@ -190,10 +199,10 @@ class Director:
         )
 
     def _destination(self, text: str) -> IPv4Address | IPv6Address:
-        """Remember addresses of ours: there are few."""
+        """Return the address of its text; remember it."""
         known = self._destinations.get(text)
         if known is None:
-            if len(self._destinations) >= MAX_DESTINATIONS:
+            if len(self._destinations) >= MAX_OURS:
                 self._destinations.clear()
             known = self._destinations[text] = _address(text)
         return known
@@ -257,12 +266,11 @@ def tell(changes: Iterable[Change]) -> None:
 
 def place_of(member: Member) -> Address:
     """Return where a peer takes sessions of others."""
-    address = member.backend.address
-    family = _INET if address.version == 4 else _INET6
-    return family, (str(address), member.backend.port)
+    family = _INET6 if ":" in member.address else _INET
+    return family, (member.address, member.backend.port)
 
 
-def _place(raw: Sequence[Any]) -> Place:
+def _place(raw: Raw) -> Place:
     """Return an address as the gateway wants it, of what the kernel gave."""
     return _unmapped(raw[0]), raw[1]
 

@@ -74,6 +74,7 @@ class VirtualGroup:
     def __init__(self, name: str, settings: Virtual, parts: GroupParts) -> None:
         self.name = name
         self.settings = settings
+        self._texts = _texts(settings)
         self._parts = parts
         self._clock = parts.world.clock
         self._election = Election(election_settings(settings), parts.address)
@@ -131,7 +132,7 @@ class VirtualGroup:
 
     def holds(self, address: str) -> bool:
         """Say whether ``address`` is one of them, and ours now."""
-        return self._lease.held and any(str(each.ip) == address for each in self.settings.addresses)
+        return address in self._texts and self._lease.held
 
     def hello(self) -> GroupHello:
         """Return this group's part of a hello."""
@@ -186,6 +187,7 @@ class VirtualGroup:
     def reconfigure(self, settings: Virtual) -> None:
         """Take new settings; only the interface must be the same."""
         before, self.settings = self.settings, settings
+        self._texts = _texts(settings)
         self._lease.seconds = lease_seconds(settings)
         if settings.addresses != before.addresses:
             try:
@@ -379,6 +381,11 @@ class VirtualGroup:
             self._do(self._election.tick(now, self._view()))
         else:
             self._arm()
+
+
+def _texts(settings: Virtual) -> frozenset[str]:
+    """Return the addresses as a load balancer asks for them, once for every session."""
+    return frozenset(str(each.ip) for each in settings.addresses)
 
 
 def election_settings(settings: Virtual) -> Settings:
