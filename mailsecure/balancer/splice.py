@@ -215,6 +215,8 @@ class Splicer:
     def relays(self, session: Session) -> None:
         """Begin to listen to the client."""
         del self._awaiting[session]
+        # Not needed any more, and thousands may be idle.
+        session.deadline = 0.0
         session.seen = self.now
         self._register(session.client)
 

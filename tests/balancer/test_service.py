@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 from collections.abc import Callable
@@ -224,6 +225,13 @@ class ShareTests(BalancerCase):
         for number in range(1001):
             self.balancer.director._destination(f"10.0.{number >> 8}.{number & 255}")
         self.assertEqual(len(self.balancer.director._destinations), 1)
+        self.nodes.virtual = set()
+        for number in range(1001):
+            here = (f"10.0.{number >> 8}.{number & 255}", 25)
+            end, descriptor = os.pipe()
+            self.balancer.director.arrived(False, 0, descriptor, (LOOP, 1), here)
+            os.close(end)
+        self.assertEqual(len(self.balancer.director._ours), 1)
 
 
 class LeastSessionsTests(BalancerCase):
