@@ -34,7 +34,7 @@ from typing import Any, TypeVar
 from mailsecure.control.client import ask
 from mailsecure.control.server import SOCKET_NAME
 
-__all__ = ["BIN", "ROOT", "Gateway", "LiveTestCase", "free_port", "shared", "until"]
+__all__ = ["BIN", "ROOT", "Gateway", "LiveTestCase", "free_port", "program", "shared", "until"]
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -67,6 +67,13 @@ def free_port(host: str = "127.0.0.1") -> int:
             probe.bind((host, port))
             return port
     raise AssertionError("no free port between 15000 and 31000")
+
+
+def program(name: str) -> str:
+    """Return where a program is; daemons' are not in everybody's path."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+    assert found is not None, f"{name} is not installed"
+    return found
 
 
 def until(

@@ -7,6 +7,7 @@ and by ``mailsecure cluster status``.
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -15,10 +16,11 @@ from tests.live import needs
 
 from .cluster.balanced import BalanceTestCase
 from .cluster.crowd import Tally
-from .harness import until
+from .cluster.nodes import ADDRESS, CLIENT, DOMAIN
+from .harness import program, until
 from .wire import Wire
 
-PROGRAMS = ["ip"]
+PROGRAMS = ["ip", "smtp-source"]
 SESSIONS = 2000
 
 
@@ -68,6 +70,34 @@ class Shares(BalanceTestCase):
         self.shared_out(SESSIONS, a=5, b=3, c=2)
         few = self.sent(10, at_once=1)
         self.assertShares(few, {"a": 5, "b": 3, "c": 2}, within=0.1)
+
+    def test_smtp_source(self) -> None:
+        """Postfix's own load: 500 sessions, 20 at once, a message each."""
+        self.cluster.weigh(a=5, b=3, c=2)
+        before = self.totals()
+        done = subprocess.run(
+            [
+                *self.cluster.network.command(CLIENT),
+                *(program("smtp-source"), "-s", "20", "-m", "500", "-l", "2000"),
+                *("-f", "s@client.test", "-t", f"a@{DOMAIN}", "-S", "of smtp-source", ADDRESS),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        shares = self.totals() - before
+        self.assertEqual(shares, {"a": 250, "b": 150, "c": 100})
+
+        def delivered() -> Counter[str]:
+            found: Counter[str] = Counter()
+            for name in "abc":
+                for path in (self.cluster[name].directory / "Maildir" / "new").iterdir():
+                    found[name] += b"\nSubject: of smtp-source" in path.read_bytes()
+            return found
+
+        until(lambda: delivered() == shares, "all of it in the Maildirs", tell=self.cluster.tell)
 
     def test_one_to_none(self) -> None:
         """(1, 0): the Master keeps them all."""

@@ -32,7 +32,7 @@ from .cluster.forger import Forger
 from .cluster.network import Network, ip
 from .cluster.nodes import ADDRESS, CLIENT, DOMAIN, WITNESS, Node, new_key
 from .cluster.rogue import PEER_PORT
-from .harness import until
+from .harness import program, until
 from .load import unique_message
 from .wire import Closed, Wire
 
@@ -310,10 +310,8 @@ class Haproxy:
             for port, place, option in places
         )
         config.write_text(HAPROXY + "".join(listens))
-        program = shutil.which("haproxy", path="/usr/sbin:/usr/bin:/usr/local/sbin")
-        assert program is not None
         self._process = subprocess.Popen(
-            [*network.command(host), program, "-db", "-f", str(config)],
+            [*network.command(host), program("haproxy"), "-db", "-f", str(config)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

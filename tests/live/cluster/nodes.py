@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -52,6 +53,7 @@ ADDRESS = "10.77.0.25"
 #: Hosts of the shared network, and the priorities of those that are nodes.
 PRIORITIES = {"a": 200, "b": 100, "c": 50}
 CLIENT, WITNESS = "client", "witness"
+_OF_SESSIONS = re.compile(r"/(smtpd|delivery)\[|/balancer\[\d+\]: [^ ]+: with ")
 DOMAIN = "example.test"
 #: Of ``[node] user``, where a daemon is to give up root: an ordinary one.
 USER = "nobody"
@@ -116,8 +118,8 @@ class Node(Gateway):
         subprocess.run(["chown", "-R", f"{user}:", str(self.directory)], check=True, timeout=10)
 
     def tail(self, lines: int = 30) -> str:
-        """Return the last lines, without those of the judge's many sessions."""
-        kept = [each for each in self.lines if "/smtpd[" not in each]
+        """Return the last lines, without those of the many sessions and their mail."""
+        kept = [each for each in self.lines if not _OF_SESSIONS.search(each)]
         return "\n".join([f"--- {self.host}'s last lines ---", *kept[-lines:], "---"])
 
     @property
