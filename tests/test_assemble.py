@@ -3,6 +3,7 @@
 import random
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 from twisted.application.service import Application
 from twisted.internet.defer import Deferred
@@ -11,8 +12,10 @@ from twisted.logger import ILogObserver
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailsecure import assemble
-from mailsecure.assemble import Outward, build
+from mailsecure.assemble import Condition, Outward, build
+from mailsecure.balancer.service import LoadBalancer
 from mailsecure.cluster.service import ClusterService
+from mailsecure.cluster.values import Fitness
 from mailsecure.config.files import read_config
 from mailsecure.config.load import parse_config
 from mailsecure.config.model import LogLevel, RouteKind
@@ -66,6 +69,9 @@ interface = eth0
 [virtual:mail]
 addresses = 192.0.2.25
 """
+
+
+ACTIVE = CLUSTER.replace("[cluster]\n", "[cluster]\ntopology = active-active\n")
 
 
 class QuietReactor(Clock):
@@ -154,6 +160,21 @@ class BuildTests(AssembleTestCase):
         self.assertIs(parts.before[0]._figures._cluster, parts.cluster)
         self.assertIsNone(self.built(EVERYTHING).parts.cluster)
 
+    def test_balancer(self):
+        """Who shares sessions has a load balancer; who only stands by has none."""
+        (self.directory / "cluster.key").touch(0o600)
+        parts = self.built(EVERYTHING + CLUSTER).parts
+        self.assertIsNone(parts.balancer)
+        self.assertIsNone(parts.before[0]._figures._balance)
+        desks = []
+        self.patch(assemble, "Desk", lambda *given: desks.append(Desk(*given)) or desks[-1])
+        parts = self.built(EVERYTHING + ACTIVE).parts
+        self.assertIsInstance(parts.balancer, LoadBalancer)
+        self.assertEqual(desks[-1].balance, parts.balancer.report)
+        self.assertEqual(parts.before[0]._figures._balance, parts.balancer.report)
+        self.assertEqual(parts.cluster._parts.peer_port(), 0)
+        self.assertEqual(parts.cluster._parts.load(), 0)
+
     def test_nothing_begins(self):
         """No file, no delayed call, no socket: the world was not touched."""
         before = sorted(self.directory.iterdir())
@@ -210,12 +231,43 @@ class ReconfigureTests(AssembleTestCase):
         parts.reconfigure(new)
         self.assertEqual(taken[-1], new)
 
+    def test_balancer(self):
+        """And the balancer its settings."""
+        (self.directory / "cluster.key").touch(0o600)
+        parts = self.built(EVERYTHING + ACTIVE).parts
+        self.patch(parts.cluster, "prepared", lambda config: lambda: None)
+        _, new = self.read(EVERYTHING + ACTIVE.replace("active\n", "active\nslow_start = 3s\n"))
+        parts.reconfigure(new)
+        self.assertEqual(parts.balancer.pool.rules.slow_start, 3)
+
     def test_for_real(self):
         """A domain that a reload brings is known to gateway and delivery."""
         parts = self.built(EVERYTHING).parts
         _, new = self.read(EVERYTHING.replace("smtp.test =", "new.test ="))
         parts.reconfigure(new)
         self.addCleanup(parts.log.close)
+
+
+class ConditionTests(SynchronousTestCase):
+    """:class:`Condition`: why this node should get no sessions."""
+
+    def test_full(self):
+        """Full is full until there is a little room; a spool that is not well is another thing."""
+        spool = mock.Mock()
+        load = mock.Mock()
+        condition = Condition(spool, load)
+        for well, taken, fitness in (
+            (True, 999, Fitness.FIT),
+            (True, 1000, Fitness.OVERLOADED),
+            (True, 950, Fitness.OVERLOADED),
+            (False, 950, Fitness.OVERLOADED | Fitness.SPOOL),
+            (True, 949, Fitness.FIT),
+            (True, 999, Fitness.FIT),
+            (False, 0, Fitness.SPOOL),
+        ):
+            spool.health.return_value = mock.Mock(well=well)
+            load.return_value = taken
+            self.assertEqual(condition(), fitness)
 
 
 class OutwardTests(AssembleTestCase):
