@@ -39,6 +39,8 @@ __all__ = ["Ports", "listen"]
 _IP_FREEBIND = (socket.IPPROTO_IP, 15)
 _IPV6_FREEBIND = (socket.IPPROTO_IPV6, 78)
 _IPV6_ALONE = (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+#: Accepted sockets inherit it: a reply is not to wait until the director acknowledges another.
+_NO_DELAY = (socket.IPPROTO_TCP, socket.TCP_NODELAY)
 #: Twisted's own, and that of the load balancer, which thousands may call upon at once.
 _BACKLOG, _WIDE_BACKLOG = 50, 1024
 
@@ -85,7 +87,7 @@ class Ports:
         """Listen for the other nodes; LocalFault says why we cannot."""
         place = Place(address, port, _WIDE_BACKLOG)
         try:
-            self._keep(_adopt(self._reactor, place, factory, None))
+            self._keep(_adopt(self._reactor, place, factory, _NO_DELAY))
         except CannotListenError as error:
             where = _joined(str(address), port)
             reason = _reason(error)

@@ -120,7 +120,7 @@ class DoorstepTests(SynchronousTestCase):
         wire.carry(data)
         self.assertEqual(wire.value(), b"")
         self.assertEqual(wire.aborted, bool(self.refused))
-        self.assertEqual(len(self.doorstep), not wire.aborted)
+        self.assertEqual(len(self.doorstep), not wire.aborted and not self.known)
 
     def test_time(self) -> None:
         """Each has its own five seconds, by one delayed call."""

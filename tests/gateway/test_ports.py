@@ -230,6 +230,20 @@ class PortsTests(TestCase):
         self.ports.begin()
         self.assertEqual(await listener.heard, b"220 here\r\n")
 
+    async def test_peers_at_once(self):
+        """Nothing that is said to a node waits for more."""
+
+        class Told(Protocol):
+            def connectionMade(self):
+                self.transport.write(str(self.transport.getTcpNoDelay()).encode())
+                self.transport.loseConnection()
+
+        self.ports.open_for_peers(ip_address("127.0.0.1"), 0, Factory.forProtocol(Told))
+        self.ports.begin()
+        endpoint = HostnameEndpoint(reactor, "127.0.0.1", self.ports.peer_port)
+        listener = await connectProtocol(endpoint, Listener())
+        self.assertEqual(await listener.heard, b"True")
+
     async def test_peers_taken(self):
         """The section, the option and the reason are told."""
         with socket.socket() as other:
