@@ -140,6 +140,8 @@ class LoadBalancer(Service):
         """Accept no more; the Deferred fires when no session is left."""
         running = self.running
         super().stopService()
+        if running:
+            self._look.stop()
         doors, self._doors, self.sockets = self._doors, [], []
         for door in doors:
             door.close()
@@ -151,8 +153,6 @@ class LoadBalancer(Service):
         ends = self._clock.seconds() + self._drain_timeout
         while running and self.splicer.sessions and self._clock.seconds() < ends:
             await deferLater(self._clock, STOP_INTERVAL)
-        if running:
-            self._look.stop()
         for probe in self._probes:
             probe.cancel()
         self._probes.clear()
@@ -186,6 +186,9 @@ class LoadBalancer(Service):
 
     def _changed(self) -> None:
         """The cluster's word: something is different with a node."""
+        if not self.running:
+            # It leaves the cluster, too: that others are not heard then is no news.
+            return
         tell(self.pool.update(self._clock.seconds(), self._nodes.backends()))
 
     def _look_at(self) -> None:

@@ -565,6 +565,8 @@ class StopTests(BalancerCase):
         self.assertEqual(self.balancer.sockets, [])
         self.assertEqual(await waits.line(), HERE)
         self.assertFalse(stopped.called)
+        self.nodes.change("one", alive=False)
+        self.assertEqual(self.row("one")["state"], "in")
         client.transport.write(b"QUIT\r\n")
         side = (self.one.open + self.two.open)[0]
         await self.until(lambda: side.got == b"QUIT\r\n")
