@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 
+from mailsecure.balancer.choosing import SETTLING
 from tests.live import needs
 
 from .cluster.balanced import BalanceTestCase
@@ -242,17 +243,18 @@ class Roles(BalanceTestCase):
 
     def test_slow_start(self) -> None:
         """With slow_start a node that came back rises to its share."""
-        cluster = self.alone("a", "b", cluster="slow_start = 4s\n")
+        cluster = self.alone("a", "b", cluster="slow_start = 2s\n")
         cluster["b"].stop()
         crowd = self.crowd(at_once=10)
-        time.sleep(5)
+        # Who is here within so many seconds was here before.
+        time.sleep(SETTLING)
         cluster["b"].start()
         until(lambda: cluster.gets_sessions("b"), "b is in", tell=cluster.tell)
         came = time.monotonic()
-        time.sleep(6)
+        time.sleep(3.5)
         tally = crowd.stop()
         self.assertUnharmed(tally)
-        begun, risen = tally.since(came, came + 1), tally.since(came + 4.5)
+        begun, risen = tally.since(came, came + 0.5), tally.since(came + 2.2)
         self.assertGreater(begun["b"], 0)
         self.assertLess(begun["b"], 0.35 * begun["a"])
         self.assertAlmostEqual(risen["b"] / risen["a"], 1, delta=0.2)
