@@ -30,6 +30,7 @@ from .delivery.api import Prober, Transport
 from .delivery.routes import Routes
 from .delivery.scheduler import Scheduler
 from .delivery.transports import make_transport
+from .draining import Drain
 from .errors import LocalFault
 from .gateway.service import Gateway, GatewayParts
 from .life import Daemon, Parts
@@ -71,9 +72,12 @@ def build(config: Config, world: World, path: Path) -> Daemon:
     def load() -> int:
         return gateway.load()
 
+    def draining() -> bool:
+        return drain.draining
+
     cluster = None
     if config.cluster.key_file is not None:
-        fitness = Condition(spool, load)
+        fitness = Condition(spool, load, draining)
         cluster = ClusterService(
             ClusterParts(world, world.kernel, fitness, load, lambda: gateway.peer_port), config
         )
@@ -99,6 +103,13 @@ def build(config: Config, world: World, path: Path) -> Daemon:
         balancer = LoadBalancer(
             BalancerParts(world, gateway.front, shared, gateway.count_sessions, counters), config
         )
+    drain = Drain(
+        world.clock,
+        gateway,
+        cluster,
+        balancer,
+        lambda: daemon.parts.config.cluster.handover_timeout,
+    )
     vitals = Vitals(world, counters)
     status = Status(
         world,
@@ -110,6 +121,7 @@ def build(config: Config, world: World, path: Path) -> Daemon:
         gateway.count_sessions,
         log,
         cluster,
+        drain,
     )
 
     def reconfigure(new: Config) -> None:
@@ -130,10 +142,11 @@ def build(config: Config, world: World, path: Path) -> Daemon:
 
     balance = None if balancer is None else balancer.report
     control = ControlService(
-        state / SOCKET_NAME, world, Desk(spool, scheduler, status, reload, cluster, balance)
+        state / SOCKET_NAME, world, Desk(spool, scheduler, status, reload, cluster, balance, drain)
     )
     gauges = process_gauges(vitals) | {
         "sessions": ("SMTP sessions open now.", gateway.count_sessions),
+        "draining": ("Whether this node is drained, or about to be.", lambda: int(drain.draining)),
     }
     figures = Figures(counters, gauges, cluster, balance)
     metrics = [MetricsService(world, config.metrics.listen, figures, spool)] * bool(
@@ -149,6 +162,7 @@ def build(config: Config, world: World, path: Path) -> Daemon:
         "status": status,
         "cluster": cluster,
         "balancer": balancer,
+        "drain": drain,
     }
     manhole = ManholeService(world, config.manhole, state, namespace)
     daemon = Daemon(
@@ -166,6 +180,7 @@ def build(config: Config, world: World, path: Path) -> Daemon:
             reconfigure=reconfigure,
             cluster=cluster,
             balancer=balancer,
+            drain=drain,
         )
     )
     namespace["daemon"] = daemon
@@ -180,15 +195,18 @@ class Condition:
     session.
     """
 
-    def __init__(self, spool: Spool, load: Callable[[], int]) -> None:
+    def __init__(self, spool: Spool, load: Callable[[], int], draining: Callable[[], bool]) -> None:
         self._spool = spool
         self._load = load
+        self._draining = draining
         self._full = False
 
     def __call__(self) -> Fitness:
         """Return why; FIT where it should."""
         self._full = self._load() >= (NO_LONGER_FULL if self._full else FULL)
         fitness = Fitness.FIT if self._spool.health().well else Fitness.SPOOL
+        if self._draining():
+            fitness |= Fitness.DRAINING
         return fitness | Fitness.OVERLOADED if self._full else fitness
 
 

@@ -8,7 +8,8 @@ then the user of ``[node]`` for good.  Ports are bound but not read until the sp
 open, so the first client already finds everything.  What cannot be bound is fatal, and
 told in one line.  The cluster comes last: only who can take mail may hold an address.
 
-*Stop.*  The virtual addresses go to another node first.  Then no new sessions, those in a
+*Stop.*  The virtual addresses go to another node first, once no session needs them here
+(:meth:`mailsecure.draining.Drain.leave`).  Then no new sessions, those in a
 transaction finish, deliveries under way finish (both bounded), then the spool is closed,
 which commits what waits.
 
@@ -53,6 +54,7 @@ from .daemon.signals import on_hangup
 from .daemon.state import prepare_state
 from .daemon.systemd import ServiceNotices
 from .delivery.scheduler import Scheduler
+from .draining import Drain
 from .errors import ConfigProblems, LocalFault
 from .gateway.service import Gateway
 from .spool.api import Filter, Spool
@@ -114,6 +116,7 @@ class Parts:
     reconfigure: Callable[[Config], None]
     cluster: Participant | None = None
     balancer: Sharer | None = None
+    drain: Drain | None = None
     notices: ServiceNotices = field(init=False)
 
     def __post_init__(self) -> None:
@@ -254,6 +257,8 @@ class Daemon(Service):
         parts = self.parts
         if self._starting is not None:
             await self._starting
+        if parts.drain is not None:
+            await parts.drain.leave()
         if parts.cluster is not None:
             await parts.cluster.stopService()
         # Both close their doors now, and then wait for their sessions.

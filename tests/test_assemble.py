@@ -255,7 +255,7 @@ class ConditionTests(SynchronousTestCase):
         """Full is full until there is a little room; a spool that is not well is another thing."""
         spool = mock.Mock()
         load = mock.Mock()
-        condition = Condition(spool, load)
+        condition = Condition(spool, load, lambda: False)
         for well, taken, fitness in (
             (True, 999, Fitness.FIT),
             (True, 1000, Fitness.OVERLOADED),

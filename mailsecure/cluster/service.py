@@ -262,6 +262,8 @@ class ClusterService(Service):
         for name, group in added.items():
             self._groups[name] = group
             group.start(self._trouble())
+        if self.words.draining:
+            self.words.drain(True, self._groups)
         self._say()
         if reweighed:
             self._backends.changed()
@@ -278,12 +280,12 @@ class ClusterService(Service):
 
     # -- saying hello
 
-    def _say(self, asks: bool = False) -> None:
-        """Say hello now, unless the same was said just now."""
+    def _say(self, asks: bool = False, anew: bool = False) -> None:
+        """Say hello now, unless the same was said just now, or ``anew``."""
         now = self._clock.seconds()
         groups = tuple(group.hello() for group in self._groups.values())
         just_now = now - self._said < SAID_JUST_NOW * self.interval
-        if just_now and groups == self._said_of_groups and not asks:
+        if just_now and groups == self._said_of_groups and not (asks or anew):
             return
         self._said, self._said_of_groups = now, groups
         hello = self._hello(now, self.membership.next_sequence(now), asks)
@@ -298,7 +300,7 @@ class ClusterService(Service):
             # Whoever missed that sees soon that we are Master no more.
             self._next(self.interval * GREETING_DISTANCE)
         else:
-            self._next(self.interval * (1 if self._leads else IN_STEP))
+            self._next(self.interval * (1 if self.leads else IN_STEP))
 
     def hello_now(self) -> Hello:
         """Return what we would say of ourselves now, without saying it."""
@@ -382,18 +384,13 @@ class ClusterService(Service):
         elif outcome.back:
             # The sooner it knows that it is heard again, the sooner it may be Master.
             self._say_soon(GREETING_DISTANCE)
-        elif hello.asks and self._leads:
+        elif hello.asks and self.leads:
             self._say_soon(ANSWER_DISTANCE)
         for group in (*self._groups.values(), *self._leaving):
             group.heard(hello, outcome.deaf)
         self._backends.heard(hello)
-        if now - self._said > self.interval / 2 and not self._leads and _leads(hello):
+        if now - self._said > self.interval / 2 and not self.leads and _leads(hello):
             self._say()
-
-    @property
-    def _leads(self) -> bool:
-        """Whether we are Master of any group."""
-        return any(each.role is Role.MASTER for each in self._groups.values())
 
     def _view(self, group: str, priority: int, master: str | None) -> View:
         return self.membership.view(group, self._clock.seconds(), priority, self.address, master)
@@ -450,6 +447,31 @@ class ClusterService(Service):
             group.look(trouble)
         self.watch.look(self.membership.peers(now), self._groups)
         self.links.wanted(self.membership.places())
+
+    # -- for a drain (:class:`mailsecure.draining.Addresses`)
+
+    @property
+    def leads(self) -> bool:
+        """Whether we are Master of any group."""
+        return any(each.role is Role.MASTER for each in self._groups.values())
+
+    @property
+    def holding(self) -> bool:
+        """Whether a virtual address is on our interface."""
+        return any(each.held for each in (*self._groups.values(), *self._leaving))
+
+    def nobody_else(self) -> list[str]:
+        """Return the groups that we are Master of and no other node could be."""
+        led = (each for each in self._groups.values() if each.role is Role.MASTER)
+        return [each.name for each in led if not self._view(each.name, each.priority, None).others]
+
+    def drain(self, draining: bool) -> None:
+        """Have all groups stand back, or come forward again."""
+        self.words.drain(draining, self._groups)
+
+    def speak(self) -> None:
+        """Say hello now: our fitness has changed."""
+        self._say(anew=True)
 
     # -- for a load balancer
 

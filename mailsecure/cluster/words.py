@@ -1,9 +1,10 @@
 """Who is told to stand back or to take over, by a postmaster or by this node's own health.
 
 A postmaster's word holds for a time (``cluster resign``, ``cluster takeover``), that of bad
-health until :data:`WELL_AFTER` seconds after the node is well again.  Both move a group's
-rank, not its configuration (:mod:`.election`); here is kept which of them holds, because the
-end of one must not end the other.  :mod:`.service` calls it.
+health until :data:`WELL_AFTER` seconds after the node is well again, and that of a drain
+until it is taken back, before all others.  They move a group's rank, not its configuration
+(:mod:`.election`); here is kept which of them holds, because the end of one must not end the
+other.  :mod:`.service` calls it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ __all__ = ["Words"]
 WELL_AFTER = 10.0
 BY_HAND = "resigned by the postmaster"
 UNFIT = "this node cannot take mail"
+DRAINING = "this node drains"
 
 
 class Words:
@@ -36,6 +38,21 @@ class Words:
         self._claimed_until: dict[str, float] = {}
         self._unfit: set[str] = set()
         self._unfit_until = -math.inf
+        #: Whether this node drains: then no group comes forward.
+        self.draining = False
+
+    def drain(self, draining: bool, groups: Mapping[str, VirtualGroup]) -> None:
+        """Have all groups stand back as long as this node drains."""
+        self.draining = draining
+        now = self._clock.seconds()
+        for name, group in groups.items():
+            if draining:
+                self._claimed_until.pop(name, None)
+                group.stand_back(math.inf, DRAINING)
+            elif name in self._unfit:
+                group.stand_back(math.inf, UNFIT)
+            else:
+                self._back_again(name, group, now)
 
     def resign(self, groups: Iterable[VirtualGroup], seconds: float) -> list[str]:
         """Have ``groups`` stand back for so long; return what to say."""
@@ -45,6 +62,9 @@ class Words:
             was = each.role
             self._claimed_until.pop(each.name, None)
             self._resigned_until[each.name] = until
+            if self.draining:
+                lines.append(f"{each.name}: stands back anyway: {DRAINING}")
+                continue
             each.stand_back(until, BY_HAND)
             if each.role is Role.MASTER:
                 lines.append(f"{each.name}: stays Master, because nobody else could be")
@@ -58,6 +78,9 @@ class Words:
         until = self._clock.seconds() + seconds
         lines = []
         for each in groups:
+            if self.draining:
+                lines.append(f"{each.name}: stands back, because {DRAINING}: undrain it first")
+                continue
             self._resigned_until.pop(each.name, None)
             self._unfit.discard(each.name)
             self._claimed_until[each.name] = until
@@ -94,7 +117,8 @@ class Words:
                 claimed = self._claimed_until.get(name, now) > now
                 if others and not claimed and name not in self._unfit:
                     self._unfit.add(name)
-                    group.stand_back(math.inf, UNFIT)
+                    if not self.draining:
+                        group.stand_back(math.inf, UNFIT)
         elif self._unfit and now >= self._unfit_until:
             for name, group in groups.items():
                 if name in self._unfit:
@@ -103,6 +127,8 @@ class Words:
 
     def _back_again(self, name: str, group: VirtualGroup, now: float) -> None:
         until = self._resigned_until.get(name, now)
+        if self.draining:
+            return
         if until > now:
             group.stand_back(until, BY_HAND)
         else:

@@ -87,6 +87,19 @@ class Cluster(Protocol):
         """Have ``node`` count with ``weight`` in the whole cluster; None: with its own."""
 
 
+class Drain(Protocol):
+    """Taking this node out of work (:mod:`mailsecure.draining`)."""
+
+    def report(self) -> dict[str, Any]:
+        """Return ``state``, ``sessions``, ``directed``, ``left``."""
+
+    def begin(self, seconds: float) -> None:
+        """Drain; LocalFault: it cannot be."""
+
+    def end(self) -> bool:
+        """Work again; return whether it drained."""
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
     """All that a request may touch.
@@ -104,3 +117,5 @@ class Desk:
     cluster: Cluster | None = None
     #: What the load balancer reports (:mod:`mailsecure.balancer.report`), if there is one.
     balance: Callable[[], dict[str, Any]] | None = None
+    #: None only where nothing is there to drain, in tests.
+    drain: Drain | None = None

@@ -37,6 +37,7 @@ from .asking import (
     print_page,
 )
 from .cluster_command import cluster
+from .drain_command import drain, undrain
 from .lines import escape
 from .wire import Kind, Refusal
 
@@ -166,6 +167,8 @@ def reload(config: Path, as_json: bool) -> None:
 
 
 cli.add_command(cluster)
+cli.add_command(drain)
+cli.add_command(undrain)
 
 
 @cli.group()

@@ -6,6 +6,10 @@ request          arguments                                   answer
 ``ping``         none                                        version, pid
 ``status``       none                                        see :mod:`.status`
 ``reload``       none                                        ``lines`` to show
+``drain``        ``seconds``                                 see :class:`.api.Drain`
+``undrain``      none                                        likewise, and ``drained``: whether
+                                                             it was
+``draining``     none                                        likewise: how far it is
 ``queue.list``   a filter, ``limit``                         an item a message; ``messages``
 ``queue.show``   ``id``, ``full``                            items of ``content`` (base64);
                                                              the message
@@ -41,7 +45,7 @@ from ..errors import RemoteFault
 from ..spool.api import Body, Filter, Listing, QueuedMessage, RecipientState
 from ..spool.ids import MessageId, id_name, parse_id
 from ..world import World
-from .api import Desk
+from .api import Desk, Drain
 from .cluster_requests import ClusterRequests
 from .wire import Kind, Refusal, only
 
@@ -52,6 +56,9 @@ _log = Logger(namespace="control")
 #: Sends one item and waits until the client has room for more.
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 _Arguments = dict[str, Any]
+
+#: The longest time that a drain may leave to sessions, in seconds.
+LONGEST_DRAIN = 86400
 
 _PAGE = 100
 #: After so many recipients a listing lets the reactor turn.
@@ -73,6 +80,9 @@ class Requests:
             "ping": self._ping,
             "status": self._status,
             "reload": self._reload,
+            "drain": self._drain,
+            "undrain": self._undrain,
+            "draining": self._draining,
             "queue.list": self._list,
             "queue.show": self._show,
         }
@@ -105,6 +115,33 @@ class Requests:
         only(arguments, frozenset())
         _log.info("reload asked for by uid {uid}", uid=uid)
         return {"lines": list(await self._desk.reload())}
+
+    async def _drain(self, arguments: _Arguments, uid: int, send: Send) -> dict[str, Any]:
+        only(arguments, frozenset({"seconds"}))
+        seconds: Any = arguments.get("seconds")
+        timed = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if not timed or not 0 <= seconds <= LONGEST_DRAIN:
+            raise Refusal(Kind.USAGE, "the time for a drain is 1 day at most")
+        drain = self._drainable()
+        _log.info("drain asked for by uid {uid}, within {seconds} s", uid=uid, seconds=seconds)
+        drain.begin(float(seconds))
+        return drain.report()
+
+    async def _undrain(self, arguments: _Arguments, uid: int, send: Send) -> dict[str, Any]:
+        only(arguments, frozenset())
+        drain = self._drainable()
+        _log.info("undrain asked for by uid {uid}", uid=uid)
+        drained = drain.end()
+        return drain.report() | {"drained": drained}
+
+    async def _draining(self, arguments: _Arguments, uid: int, send: Send) -> dict[str, Any]:
+        only(arguments, frozenset())
+        return self._drainable().report()
+
+    def _drainable(self) -> Drain:
+        if self._desk.drain is None:
+            raise Refusal(Kind.UNAVAILABLE, "this node cannot be drained")
+        return self._desk.drain
 
     async def _list(self, arguments: _Arguments, uid: int, send: Send) -> dict[str, Any]:
         wanted = _filter(arguments, frozenset({"limit"}))

@@ -36,7 +36,7 @@ from ..counters import Counters
 from ..errors import LocalFault
 from ..spool.api import Backlog, Filter, Spool
 from ..world import World
-from .api import Cluster, Scheduler
+from .api import Cluster, Drain, Scheduler
 from .logfile import LogFile
 from .vitals import Vitals, memory_octets, open_descriptors
 
@@ -63,6 +63,7 @@ class Status:
     sessions: Callable[[], int]
     log: LogFile
     cluster: Cluster | None = None
+    drain: Drain | None = None
 
     async def __call__(self) -> dict[str, Any]:
         """Return the object that the module's text describes."""
@@ -81,6 +82,7 @@ class Status:
             "memory": memory_octets(),
             "descriptors": open_descriptors(),
             "cluster": self._cluster(),
+            "drain": None if self.drain is None else self.drain.report(),
             "problems": [
                 {"time": when, "level": level, "room": room, "text": text}
                 for when, level, room, text in reversed(self.log.recent)

@@ -162,6 +162,9 @@ def status_page(status: dict[str, Any]) -> Iterator[RenderableType]:
         f"{status['descriptors']} descriptors, the reactor late by at most "
         f"{format_seconds(status['reactor']['late'])} in the last minute"
     )
+    drain = status["drain"]
+    if drain is not None and drain["state"] != "working":
+        yield Text(f"{drain['state']}: mailsecure undrain puts this node to work", style="yellow")
     cluster = status["cluster"] or {"alarms": [], "groups": []}
     for alarm in cluster["alarms"]:
         yield Text(escape(alarm), style="bold red")

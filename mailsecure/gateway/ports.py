@@ -104,6 +104,12 @@ class Ports:
         for port in self._ports:
             port.resumeProducing()  # type: ignore[attr-defined]
 
+    def listeners(self) -> list[socket.socket]:
+        """Return the sockets at which clients arrive, those of the load balancer too."""
+        own = [port.socket for port in self._ports]  # type: ignore[attr-defined]
+        wires = [wire for wire in own if wire.family != socket.AF_UNIX]
+        return wires + [each.wire for each in self.entrances if each.wire.fileno() >= 0]
+
     async def close(self) -> None:
         """Accept no more, at our own ports."""
         ports, self._ports = self._ports, []

@@ -9,6 +9,7 @@ replaces: a session that runs goes on under the new rules from its next command.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -252,15 +253,44 @@ class Gateway(Service):
 
     async def drain(self, limit: float) -> None:
         """Take no new sessions, let transactions end within ``limit`` seconds, close all."""
-        self._desk.draining = True
+        self._desk.resting = True
         await self._ports.close()
         self._reception.close()
         if self._peer_door is not None:
             self._peer_door.close()
+        await self.dismiss(limit)
+        self._sweeper.stop()
+
+    # -- a rest (:class:`mailsecure.draining.Serving`)
+
+    def listeners(self) -> list[socket.socket]:
+        """Return the sockets at which clients arrive."""
+        return self._ports.listeners()
+
+    def rest(self, resting: bool) -> None:
+        """Tell 421 to who comes, or greet again; sessions that run go on."""
+        self._desk.resting = resting
+        if not resting:
+            self._desk.draining = False
+            self._fire_empty()
+
+    def part(self) -> None:
+        """Tell 421 to who is in no transaction now."""
+        for protocol in list(self._sessions):
+            protocol.end(gently=True)
+
+    async def dismiss(self, limit: float) -> None:
+        """Let transactions end within ``limit`` seconds, tell 421 to all, and close them.
+
+        :meth:`rest` may call it off.
+        """
+        self._desk.draining = True
         hurry = Periodic(self._clock, 0.1, "the drain", self._sweep)
         hurry.start()
         try:
             await self._wait_until_done(limit)
+            if not self._desk.draining:
+                return
             for protocol in list(self._sessions):
                 protocol.end(gently=False)
             # Whoever read our 421 closes; whoever does not, is not waited for.
@@ -270,7 +300,7 @@ class Gateway(Service):
             await self._wait_until_gone(1.0)
         finally:
             hurry.stop()
-            self._sweeper.stop()
+            self._desk.draining = False
 
     async def _wait_until_done(self, limit: float) -> None:
         """Wait until every session was told goodbye, or ``limit`` seconds."""

@@ -108,7 +108,10 @@ class Desk:
     session_count: Callable[[], int]
     #: Addresses that are in ``[smtp] blocked``.
     blocked: Container[str]
+    #: Sessions that run are told to go; and nobody new is let in.
     draining: bool = False
+    #: Nobody new is let in.
+    resting: bool = False
 
     @property
     def greeting(self) -> Reply:
@@ -120,7 +123,7 @@ class Desk:
 
         ``more`` sessions would come, beside those that are counted.
         """
-        if self.draining:
+        if self.draining or self.resting:
             return GOING_DOWN, ""
         if self.session_count() + more > self.smtp.max_sessions:
             return TOO_MANY_SESSIONS, "the gateway is full"

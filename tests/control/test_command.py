@@ -63,6 +63,7 @@ STATUS = {
     "reactor": {"late": 0.004},
     "memory": 89128960,
     "cluster": None,
+    "drain": None,
     "descriptors": 40,
     "spool": {
         "well": True,
