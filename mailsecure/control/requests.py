@@ -41,7 +41,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from .. import __version__
-from ..errors import RemoteFault
+from ..errors import LocalFault, RemoteFault
 from ..spool.api import Body, Filter, Listing, QueuedMessage, RecipientState
 from ..spool.ids import MessageId, id_name, parse_id
 from ..world import World
@@ -124,7 +124,10 @@ class Requests:
             raise Refusal(Kind.USAGE, "the time for a drain is 1 day at most")
         drain = self._drainable()
         _log.info("drain asked for by uid {uid}, within {seconds} s", uid=uid, seconds=seconds)
-        drain.begin(float(seconds))
+        try:
+            drain.begin(float(seconds))
+        except LocalFault as fault:
+            raise Refusal(Kind.UNAVAILABLE, str(fault)) from None
         return drain.report()
 
     async def _undrain(self, arguments: _Arguments, uid: int, send: Send) -> dict[str, Any]:
