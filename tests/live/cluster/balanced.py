@@ -77,9 +77,10 @@ class Balanced(Cluster):
             if any(each.get("overridden") for each in status["nodes"]):
                 node.cli("cluster", "weight", name, "default")
                 return False
+            if node.status()["drain"]["state"] != "working":
+                node.cli("undrain")
+                return False
             if any(each["fitness"] for each in status["nodes"]):
-                if node.peer(name)["fitness"]:
-                    node.cli("undrain")
                 return False
             if status["balance"] is not None:
                 shown = status["balance"]["nodes"]
