@@ -10,8 +10,9 @@
 * **idle**: memory (PSS) an idle session, at 5,000.
 
 As in benchmarks/sidebyside.py each round gives the same load to each in turn, each freshly
-started and warmed up, and ratios are taken round by round.  Ours is compared with HAProxy
-in both its forms.  Where others kept the processors busy, only CPU can be compared.
+started and warmed up, and ratios are taken round by round.  Ours, and our splicer alone, are
+compared with HAProxy in each of its forms.  Where others kept the processors busy, only CPU
+can be compared.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from .balancers import (
     Balancer,
     Daemon,
     Haproxy,
+    HaproxyFull,
     HaproxyTuned,
     Splicer,
 )
@@ -253,7 +255,8 @@ def show(kind: str, count: int, figures: dict[str, list[Figure]]) -> None:
             others = statistics.median(figure.others for figure in found)
             line += f"  {cpu:7.0f} {unit}  others {others:.2f}"
         print(line)
-    for mine, name in product((Daemon.name, Splicer.name), (Haproxy.name, HaproxyTuned.name)):
+    theirs_of = (Haproxy.name, HaproxyTuned.name, HaproxyFull.name)
+    for mine, name in product((Daemon.name, Splicer.name), theirs_of):
         if mine in figures and name in figures:
             ours, theirs = figures[mine], figures[name]
             line = ratio([one.rate for one in ours], [one.rate for one in theirs])

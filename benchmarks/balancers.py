@@ -4,7 +4,8 @@ Each passes connections on to two sinks in turn.  *Ours* is the daemon itself, a
 weight 0, with all that it does for a session: limits, election, sealed PROXY header, log.
 Beside it the *splicer* alone tells engine from daemon.  HAProxy "as shipped" has what most
 configurations have (``option splice-auto``); "tuned" always splices, through pipes as large
-as ours.  All of them may have as many descriptors as the machine gives.
+as ours; "full" is as shipped and does for a session what ours does, as far as it can.  All of
+them may have as many descriptors as the machine gives.
 
 They stand in a network of their own (:func:`.lan.alone`), which has an interface for the
 virtual address.
@@ -131,6 +132,7 @@ class Haproxy(Balancer):
     program = "/usr/sbin/haproxy"
     tuning = ""
     options = "option splice-auto"
+    rules = ""
 
     @classmethod
     def missing(cls) -> str:
@@ -149,7 +151,7 @@ class Haproxy(Balancer):
             "defaults\n  mode tcp\n  balance roundrobin\n"
             f"  {self.options}\n"
             "  timeout connect 5s\n  timeout client 300s\n  timeout server 300s\n"
-            f"listen all\n  bind {self.host}:{PORT} backlog 4096\n{servers}\n"
+            f"listen all\n  bind {self.host}:{PORT} backlog 4096\n{self.rules}{servers}\n"
         )
         return [self.program, "-db", "-f", str(config)]
 
@@ -162,11 +164,19 @@ class HaproxyTuned(Haproxy):
     options = "option splice-request\n  option splice-response"
 
 
-class HaproxyHeader(Haproxy):
-    """HAProxy that tells the client's address, as ours does (and does not seal it)."""
+class HaproxyFull(Haproxy):
+    """HAProxy that limits each client, logs each session, and tells the client's address."""
 
-    name = "haproxy-header"
+    name = "haproxy-full"
     header = True
+    tuning = "log stdout format raw local0"
+    options = "option splice-auto\n  log global\n  option tcplog"
+    rules = (
+        "  stick-table type ip size 50k expire 1m store conn_cur,conn_rate(60s)\n"
+        "  tcp-request connection track-sc0 src\n"
+        "  tcp-request connection reject if { sc0_conn_cur gt 1000 }\n"
+        "  tcp-request connection reject if { sc0_conn_rate gt 1000000 }\n"
+    )
 
 
 class Nginx(Balancer):
@@ -198,5 +208,5 @@ class Nginx(Balancer):
 
 
 BALANCERS: tuple[type[Balancer], ...] = (
-    Daemon, Splicer, Haproxy, HaproxyTuned, HaproxyHeader, Nginx,
+    Daemon, Splicer, Haproxy, HaproxyTuned, HaproxyFull, Nginx,
 )  # fmt: skip
