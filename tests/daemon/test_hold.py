@@ -48,6 +48,24 @@ class HoldTests(SynchronousTestCase):
         self.accepted()
         self.assertGreater(time.monotonic() - began, 0.5)
 
+    def test_half_open(self):
+        """Whose SYN was answered before gets in: nobody else could take the connection."""
+        # The kernel waits for data before it makes the connection, so it is half open.
+        self.door.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 5)
+        client = self.connecting()
+        self.door.settimeout(0.2)
+        self.assertRaises(TimeoutError, self.door.accept)
+        hold_back([self.door])
+        client.send(b"EHLO x")
+        self.door.settimeout(TIMEOUT)
+        began = time.monotonic()
+        inside = self.accepted()
+        self.assertEqual(inside.recv(99), b"EHLO x")
+        self.assertLess(time.monotonic() - began, 0.5)
+        # It goes on, whatever the listening socket's filter is.
+        client.send(b"MAIL")
+        self.assertEqual(inside.recv(99), b"MAIL")
+
     def test_accepted_connections_are_free(self):
         """What was accepted before the hold is not filtered after it."""
         self.connecting()
