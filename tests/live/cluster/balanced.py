@@ -72,21 +72,24 @@ class Balanced(Cluster):
     def _well(self) -> bool:
         if not super()._well():
             return False
-        for name, node in self.nodes.items():
+        for node in self.nodes.values():
             status = node.cluster()
-            if any(each.get("overridden") for each in status["nodes"]):
-                node.cli("cluster", "weight", name, "default")
-                return False
-            if node.status()["drain"]["state"] != "working":
-                node.cli("undrain")
-                return False
-            if any(each["fitness"] for each in status["nodes"]):
+            if any(each["fitness"] or each["overridden"] for each in status["nodes"]):
+                self._undo()
                 return False
             if status["balance"] is not None:
                 shown = status["balance"]["nodes"]
                 if any(shown.get(each, {}).get("state") != "in" for each in self.nodes):
                     return False
         return True
+
+    def _undo(self) -> None:
+        """Take back what a test said to the daemons."""
+        for name, node in self.nodes.items():
+            if node.peer(name)["overridden"]:
+                node.cli("cluster", "weight", name, "default")
+            if node.status()["drain"]["state"] != "working":
+                node.cli("undrain")
 
     # -- mail
 
