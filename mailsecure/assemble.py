@@ -93,6 +93,7 @@ def build(config: Config, world: World, path: Path) -> Daemon:
             counters,
             balanced=shared is not None,
             verify_seal=None if shared is None else shared.verify_seal,
+            line=None if cluster is None else lambda: cluster.sharing,
             peer_address=None if shared is None else lambda: own_place(config, world.kernel)[0],
         ),
         config,

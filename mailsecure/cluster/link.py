@@ -66,6 +66,9 @@ class Owner(Protocol):
     def leaves(self, link: Link) -> None:
         """The peer said BYE."""
 
+    def shared(self, link: Link, body: dict[str, Any]) -> None:
+        """The peer shares something; nothing in it has been looked at."""
+
     def closed(self, link: Link, reason: str, ours: bool) -> None:
         """``link`` has ended; ``ours`` says that we did it."""
 
@@ -148,6 +151,13 @@ class Link(TwistedProtocol):
         self._pings += 1
         self.pinged = self._clock.seconds()
         self._say(Message(Kind.PING, {"number": self._pings}))
+
+    def share(self, body: dict[str, Any]) -> bool:
+        """Share something; False, and nothing was said, while the peer does not read."""
+        if self._full or self._ours:
+            return False
+        self._say(Message(Kind.SHARED, body))
+        return True
 
     def leave(self) -> None:
         """Say BYE and close."""
@@ -241,6 +251,8 @@ class Link(TwistedProtocol):
         elif message.kind is Kind.PONG:
             if message.body.get("number") == self._pings:
                 self.round_trip = self.heard - self.pinged
+        elif message.kind is Kind.SHARED:
+            self._owner.shared(self, message.body)
         elif message.kind is Kind.BYE:
             self._ours = "it stopped"
             self._owner.leaves(self)

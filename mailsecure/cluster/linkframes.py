@@ -36,6 +36,8 @@ class Kind(IntEnum):
     PONG = 3
     #: The sender stops in good order: what follows is no death.
     BYE = 4
+    #: What nodes share beside that: ``subject``, and ``body`` as the subject has it.
+    SHARED = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ from .keys import KeyRing
 from .link import GREETING, SILENCE, Link, LinkTls, under_tls
 from .linkdoor import HALF_OPEN, Door
 from .linkpeer import FIRST_DELAY, LinkState, Peer, Place
+from .sharing import Sharing
 from .verify import Verdict, Verification
 
 __all__ = ["LinkState", "Links", "Place"]
@@ -95,6 +96,7 @@ class Links(Service):
         self._port_number = port
         self._gone = gone
         self._left = left
+        self.sharing = Sharing(self._share)
         self.instance = f"{world.rng.getrandbits(INSTANCE_BITS):016x}"
         self._peers: dict[str, Peer] = {}
         self._port: Any = None
@@ -278,6 +280,7 @@ class Links(Service):
         peer.connects += 1
         _log.info("{node}: linked", node=link.node)
         link.ping()
+        self.sharing.linked(link.node)
 
     def _trouble(self, link: Link) -> str:
         if self._stopping:
@@ -294,6 +297,16 @@ class Links(Service):
         if peer is not None and peer.link is link:
             self._left(link.node)
 
+    def shared(self, link: Link, body: dict[str, Any]) -> None:
+        """A peer shares something."""
+        peer = self._peers.get(link.node)
+        if peer is not None and peer.link is link:
+            self.sharing.heard(link.node, body)
+
+    def _share(self, node: str, body: dict[str, Any]) -> bool:
+        peer = self._peers.get(node)
+        return peer is not None and peer.link is not None and peer.link.share(body)
+
     def closed(self, link: Link, reason: str, ours: bool) -> None:
         """A connection has ended."""
         node = link.wanted or link.node
@@ -306,6 +319,7 @@ class Links(Service):
             peer.delay = FIRST_DELAY
         peer.link = peer.connector = None
         peer.since = now
+        self.sharing.unlinked(node)
         if self._stopping:
             return
         _log.info("{node}: link ended: {reason}", node=node, reason=reason)

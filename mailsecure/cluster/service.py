@@ -52,6 +52,7 @@ from .membership import Accepted, Membership
 from .notify import Notices
 from .place import own_place
 from .report import report
+from .sharing import Sharing
 from .values import RESIGNED, Backend, Fitness, GroupHello, Hello, Role, View
 from .watch import Watch
 from .words import Words
@@ -447,6 +448,13 @@ class ClusterService(Service):
             group.look(trouble)
         self.watch.look(self.membership.peers(now), self._groups)
         self.links.wanted(self.membership.places())
+
+    # -- what nodes share
+
+    @property
+    def sharing(self) -> Sharing:
+        """What is shared over the links; from :meth:`bind` on."""
+        return self.links.sharing
 
     # -- for a drain (:class:`mailsecure.draining.Addresses`)
 

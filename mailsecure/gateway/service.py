@@ -34,6 +34,7 @@ from ..spool.api import NewMessage, Spool
 from ..spool.body import BodyStore
 from ..spool.ids import IdSource
 from ..world import World
+from .gossip import Gossip, Line
 from .limits import ClientLimits, Limits
 from .networks import NetworkList
 from .passed import PeerDoor
@@ -56,7 +57,8 @@ class GatewayParts:
     ``balanced``: the load balancer accepts at our ports of TCP (``front.entrances``).
     ``verify_seal`` says who sealed a PROXY header (RemoteFault: nobody), and ``peer_address``
     at which address of ours the other nodes pass sessions on (LocalFault: there is none);
-    without both, none may.
+    without both, none may.  ``line`` leads to the other nodes, whose limits are ours; None
+    where there are none.
     """
 
     world: World
@@ -69,6 +71,7 @@ class GatewayParts:
     balanced: bool = False
     verify_seal: Callable[[bytes], Seen] | None = None
     peer_address: Callable[[], IPv4Address | IPv6Address] | None = None
+    line: Callable[[], Line] | None = None
 
 
 class Gateway(Service):
@@ -85,7 +88,8 @@ class Gateway(Service):
         self._tls: ServerTls | None = None
         self._tls_factory: TLSMemoryBIOFactory | None = None
         self._sweeper = Periodic(self._clock, 1.0, "the sweep of sessions", self._sweep)
-        self._limits = ClientLimits(_limits(config.smtp))
+        self._limits = ClientLimits(_limits(config.smtp), telling=parts.line is not None)
+        self._gossip = Gossip(self._clock, self._limits)
         self._load_certificate(config.smtp)
         self._desk = self._new_desk(config, routes)
         reactor = parts.world.reactor
@@ -245,6 +249,8 @@ class Gateway(Service):
         super().startService()
         self._ports.begin()
         self._sweeper.start()
+        if self._parts.line is not None:
+            self._gossip.start(self._parts.line())
 
     def stopService(self) -> Deferred[None]:
         """Drain; the Deferred fires when no session is left."""
@@ -260,6 +266,7 @@ class Gateway(Service):
             self._peer_door.close()
         await self.dismiss(limit)
         self._sweeper.stop()
+        self._gossip.stop()
 
     # -- a rest (:class:`mailsecure.draining.Serving`)
 
