@@ -13,14 +13,16 @@ short (:meth:`Drain.leave`).  What happens, in this order:
    421 as soon as they are in no transaction.  Who connects to this node's own addresses is
    told 421 at once.
 
-A group that nobody else could take is not given up: :meth:`Drain.begin` refuses.  If the
-others fail later, the address comes back here, and while it does we serve.
+A group that nobody else could take is not given up: :meth:`Drain.begin` refuses, and where
+the others fail before it comes to the handing over, the drain is called off.  If they fail
+later, the address comes back here, and as long as it is here we serve.
 
 The states are those of :class:`State`; ``assemble`` makes one :class:`Drain`.
 """
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Callable, Iterable
 from enum import Enum
@@ -38,11 +40,11 @@ __all__ = ["Addresses", "Directing", "Drain", "Serving", "State"]
 
 _log = Logger(namespace="main")
 
-#: Seconds: until the others have heard, between looks, for connections that the kernel has
-#: accepted already, for an heir to take the addresses, for a goodbye to arrive.
+#: Seconds: until the others have heard, between looks, for connections that are being
+#: opened, or wait to be accepted, for an heir to take the addresses, for a goodbye to arrive.
 HEARD = 0.2
 LOOK = 0.02
-BACKLOG = 0.02
+OPENING = 0.25
 HEIR = 2.0
 GOODBYE = 0.1
 #: How long transactions may still take once the time for a drain is over.
@@ -99,7 +101,7 @@ class Addresses(Protocol):
         """Whether a virtual address is on our interface."""
 
     def nobody_else(self) -> list[str]:
-        """Return the groups that we are Master of and no other node could be."""
+        """Return the groups that we are Master of and no other node should be now."""
 
     def speak(self) -> None:
         """Say hello now: our fitness has changed."""
@@ -109,7 +111,11 @@ class Addresses(Protocol):
 
 
 class Drain:
-    """See the module's text.  ``handover`` is ``handover_timeout``, in seconds."""
+    """See the module's text.
+
+    ``handover`` is ``handover_timeout``, in seconds; ``show`` is told what this node does
+    whenever that changes, in a few words.
+    """
 
     def __init__(
         self,
@@ -118,12 +124,16 @@ class Drain:
         addresses: Addresses | None,
         directing: Directing | None,
         handover: Callable[[], float],
+        show: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._clock = clock
         self._serving = serving
         self._addresses = addresses
         self._directing = directing
         self._handover = handover
+        self._show = show
+        #: Why it ended, where nobody said that it should.
+        self._why = ""
         self.state = State.WORKING
         self._deadline = 0.0
         #: Counts up; a drain that is not of the present turn has been called off.
@@ -136,7 +146,11 @@ class Drain:
         return self.state is not State.WORKING
 
     def report(self) -> dict[str, Any]:
-        """Return ``state``, open ``sessions``, ``directed`` ones, and seconds ``left``."""
+        """Return how far it is, for JSON.
+
+        ``state``; open ``sessions`` and ``directed`` ones; seconds ``left`` for them;
+        whether we are ``master``; ``why`` it was called off, "" where it was not.
+        """
         directed = 0 if self._directing is None else self._directing.sessions
         busy = self.state in (State.DRAINING, State.HANDING_OVER)
         return {
@@ -144,7 +158,14 @@ class Drain:
             "sessions": self._serving.count_sessions(),
             "directed": directed,
             "left": max(0.0, self._deadline - self._clock.seconds()) if busy else 0.0,
+            "master": self._serves,
+            "why": self._why,
         }
+
+    @property
+    def activity(self) -> str:
+        """What this node does, in a few words."""
+        return self.state.value if self.draining else "accepting mail"
 
     # -- a postmaster's words
 
@@ -154,15 +175,13 @@ class Drain:
         While it drains already, that is a new deadline.  LocalFault: nobody else could hold
         a virtual address that is ours.
         """
-        addresses = self._addresses
-        alone = [] if addresses is None else addresses.nobody_else()
-        if alone and self.state is State.WORKING:
-            raise LocalFault(
-                f"nobody else could be Master of {', '.join(alone)}: this node stays at work"
-            )
+        alone = self._alone() if self.state is State.WORKING else ""
+        if alone:
+            raise LocalFault(alone)
         self._deadline = self._clock.seconds() + seconds
         if self.state is not State.WORKING:
             return
+        self._why = ""
         self._turn += 1
         self._become(State.DRAINING)
         self._look.start()
@@ -184,26 +203,44 @@ class Drain:
             self._addresses.speak()
         return True
 
-    async def leave(self) -> None:
-        """Do what a stop needs of it: hand the addresses over once no session runs."""
-        addresses = self._addresses
+    async def leave(self, limit: float) -> None:
+        """Do what a stop needs of it: hand the addresses over when no session needs them.
+
+        ``limit`` is for how long our own sessions may be waited for, in seconds.  Where no
+        session is open, or nobody could follow us, nothing is waited for.
+        """
+        addresses, serving = self._addresses, self._serving
         self._turn += 1
         self._look.stop()
         if addresses is None or not self._open():
             return
-        self.state = State.HANDING_OVER
+        leads = addresses.leads
+        if leads and addresses.nobody_else():
+            return
+        turn, handover = self._turn, self._handover()
+        self._deadline = self._clock.seconds() + limit
+        self._become(State.DRAINING)
         if self._directing is not None:
             self._directing.draining = True
         addresses.speak()
-        if addresses.leads:
-            hold_back(self._serving.listeners())
-        # The stop closes what was held back; it never comes to us again.
-        await self._while(self._open, self._handover(), self._turn)
+        if leads and self._directing is not None:
+            await self._while(self._occupied, handover, turn)
+            if self._occupied():
+                await serving.dismiss(max(0.0, limit - 2 * handover))
+        if leads:
+            self._become(State.HANDING_OVER)
+            # The stop closes what was held back; it never comes to us again.
+            hold_back(serving.listeners())
+            await self._pause(OPENING)
+        await self._while(self._open, handover, turn)
+        if leads:
+            await self._part()
 
     # -- the way
 
     def _become(self, state: State) -> None:
         self.state = state
+        self._show(self.activity)
         report = self.report()
         _log.info(
             "{state}: {sessions} sessions here, {directed} directed to others",
@@ -217,6 +254,16 @@ class Drain:
         directed = 0 if self._directing is None else self._directing.sessions
         return self._serving.count_sessions() + directed > 0
 
+    def _occupied(self) -> bool:
+        """Whether we have a session of our own."""
+        return self._serving.count_sessions() > 0
+
+    def _alone(self) -> str:
+        """Say why we have to go on; "" where we need not."""
+        groups = [] if self._addresses is None else self._addresses.nobody_else()
+        names = ", ".join(groups)
+        return f"nobody else could be Master of {names}: this node stays at work" * bool(names)
+
     async def _drain(self, turn: int) -> None:
         addresses, serving = self._addresses, self._serving
         if addresses is not None:
@@ -224,14 +271,17 @@ class Drain:
                 self._directing.draining = True
             addresses.speak()
             await self._pause(HEARD)
-            if addresses.leads and turn == self._turn:
+            if turn != self._turn:
+                return
+            if addresses.leads:
                 await self._hand_over(addresses, turn)
+            else:
+                addresses.drain(True)
         if turn != self._turn:
             return
         serving.rest(not self._serves)
-        while self._open() and self._clock.seconds() < self._deadline and turn == self._turn:
-            await self._pause(LOOK)
-        if turn == self._turn:
+        await self._in_time(self._open, turn)
+        if turn == self._turn and not self._serves:
             await serving.dismiss(LAST_TRANSACTIONS)
         if turn == self._turn:
             self._become(State.DRAINED)
@@ -240,32 +290,48 @@ class Drain:
         """Give the addresses away while no session needs them."""
         serving = self._serving
         if self._directing is not None:
-            left = self._deadline - self._clock.seconds()
-            await self._while(lambda: serving.count_sessions() > 0, left, turn)
+            await self._in_time(self._occupied, turn)
         if turn != self._turn:
+            return
+        if alone := self._alone():
+            _log.error("{reason}", reason=alone)
+            self.end()
+            self._why = alone
             return
         self._become(State.HANDING_OVER)
         hold_back(serving.listeners())
         try:
-            await self._pause(BACKLOG)
+            await self._pause(OPENING)
             await self._while(self._open, self._handover(), turn)
             if turn != self._turn:
                 return
-            if serving.count_sessions():
-                serving.part()
-                await self._pause(GOODBYE)
+            await self._part()
             addresses.drain(True)
             await self._while(lambda: addresses.holding, HEIR, turn)
         finally:
-            let_in(serving.listeners())
+            # Whoever called it off has let them in, or stops and must not.
+            if turn == self._turn:
+                let_in(serving.listeners())
         if turn == self._turn:
             self._become(State.DRAINING)
 
+    async def _part(self) -> None:
+        """Say goodbye to who is in no transaction, as long as it arrives."""
+        if self._occupied():
+            self._serving.part()
+            await self._pause(GOODBYE)
+
     async def _while(self, condition: Callable[[], bool], limit: float, turn: int) -> None:
-        """Wait as long as ``condition`` holds, ``limit`` seconds at most."""
+        """Wait as long as ``condition`` holds, ``limit`` seconds at most, in this turn."""
         ends = self._clock.seconds() + limit
         while condition() and self._clock.seconds() < ends and turn == self._turn:
             await self._pause(LOOK)
+
+    async def _in_time(self, condition: Callable[[], bool], turn: int) -> None:
+        """Wait as long as ``condition`` holds, until the deadline, which may be moved."""
+        await self._while(
+            lambda: condition() and self._clock.seconds() < self._deadline, math.inf, turn
+        )
 
     async def _pause(self, seconds: float) -> None:
         await deferLater(self._clock, seconds)

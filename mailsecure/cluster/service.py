@@ -469,9 +469,25 @@ class ClusterService(Service):
         return any(each.held for each in (*self._groups.values(), *self._leaving))
 
     def nobody_else(self) -> list[str]:
-        """Return the groups that we are Master of and no other node could be."""
-        led = (each for each in self._groups.values() if each.role is Role.MASTER)
-        return [each.name for each in led if not self._view(each.name, each.priority, None).others]
+        """Return the groups that we are Master of and no other node should be now."""
+        fit = [
+            each
+            for each in self.membership.peers(self._clock.seconds())
+            if each.alive
+            and each.role is not NodeRole.SCANNER
+            and not each.fitness & (Fitness.DRAINING | Fitness.SPOOL)
+        ]
+        could = {
+            said.name
+            for each in fit
+            for said in each.groups
+            if said.role is not Role.INIT and said.priority
+        }
+        return [
+            each.name
+            for each in self._groups.values()
+            if each.role is Role.MASTER and each.name not in could
+        ]
 
     def drain(self, draining: bool) -> None:
         """Have all groups stand back, or come forward again."""

@@ -75,16 +75,17 @@ class Gossip:
         rows = self._limits.news(ROWS * MESSAGES)
         for node in self._nodes:
             if node in self._behind:
-                # Everything has the latest of each client in it, if it is made now.
-                if self._behind[node] is not None and rows:
-                    self._behind[node] = [*(self._behind[node] or ()), *rows]
+                # It grows no further: as many rows go out as come in.
+                rest = self._behind[node]
+                if rest is not None:
+                    rest.extend(rows)
                 self._catch_up(node)
             elif rows and not self._say(node, rows):
                 self._behind[node] = None
 
     def _catch_up(self, node: str) -> None:
         rest, whole = self._behind[node], False
-        if rest is None or len(rest) > 2 * EVERYTHING:
+        if rest is None:
             rest, whole = self._limits.everything(self._clock.seconds(), EVERYTHING), True
         if not self._say(node, rest[: ROWS * MESSAGES], whole):
             self._behind[node] = None

@@ -10,7 +10,7 @@ replaces: a session that runs goes on under the new rules from its next command.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
@@ -85,6 +85,7 @@ class Gateway(Service):
         self._config = config
         self._sessions: set[SmtpServerProtocol] = set()
         self._empty: Deferred[None] | None = None
+        self._dismissals = 0
         self._tls: ServerTls | None = None
         self._tls_factory: TLSMemoryBIOFactory | None = None
         self._sweeper = Periodic(self._clock, 1.0, "the sweep of sessions", self._sweep)
@@ -291,6 +292,8 @@ class Gateway(Service):
 
         :meth:`rest` may call it off.
         """
+        self._dismissals += 1
+        dismissal = self._dismissals
         self._desk.draining = True
         hurry = Periodic(self._clock, 0.1, "the drain", self._sweep)
         hurry.start()
@@ -298,33 +301,39 @@ class Gateway(Service):
             await self._wait_until_done(limit)
             if not self._desk.draining:
                 return
-            for protocol in list(self._sessions):
+            # It may be called off now, and others may come: they are not meant.
+            last = list(self._sessions)
+            for protocol in last:
                 protocol.end(gently=False)
             # Whoever read our 421 closes; whoever does not, is not waited for.
-            await self._wait_until_gone(1.0)
-            for protocol in list(self._sessions):
+            await self._wait_until_gone(last, 1.0)
+            for protocol in self._sessions.intersection(last):
                 protocol.transport.abortConnection()
-            await self._wait_until_gone(1.0)
+            await self._wait_until_gone(last, 1.0)
         finally:
             hurry.stop()
-            self._desk.draining = False
+            if dismissal == self._dismissals:
+                self._desk.draining = False
 
     async def _wait_until_done(self, limit: float) -> None:
         """Wait until every session was told goodbye, or ``limit`` seconds."""
-        if not self._sessions:
-            return
-        done: Deferred[None] = Deferred()
-        self._empty = done
-        self._sweep()
-        late = self._clock.callLater(limit, self._fire_empty)
-        await done
-        if late.active():
-            late.cancel()
-
-    async def _wait_until_gone(self, limit: float) -> None:
-        """Wait until no session is left, or ``limit`` seconds."""
         ends = self._clock.seconds() + limit
-        while self._sessions and self._clock.seconds() < ends:
+        self._sweep()
+        while self._desk.draining and not all(each.closing for each in self._sessions):
+            left = ends - self._clock.seconds()
+            if left <= 0:
+                return
+            # A stop may begin while somebody waits already.
+            done = self._empty = self._empty or Deferred()
+            late = self._clock.callLater(left, self._fire_empty)
+            await done
+            if late.active():
+                late.cancel()
+
+    async def _wait_until_gone(self, sessions: Iterable[SmtpServerProtocol], limit: float) -> None:
+        """Wait until these sessions are over, or ``limit`` seconds."""
+        ends = self._clock.seconds() + limit
+        while not self._sessions.isdisjoint(sessions) and self._clock.seconds() < ends:
             await deferLater(self._clock, 0.05)
 
 
