@@ -50,7 +50,7 @@ from .daemon.privileges import (
     keep_secrets,
     raise_descriptor_limit,
 )
-from .daemon.signals import on_hangup
+from .daemon.signals import on_another_end, on_hangup
 from .daemon.state import prepare_state
 from .daemon.systemd import ServiceNotices
 from .delivery.scheduler import Scheduler
@@ -209,7 +209,12 @@ class Daemon(Service):
         self._clock_watch.start()
         if parts.cluster is not None:
             parts.cluster.startService()
-        parts.notices.ready("accepting mail")
+        parts.notices.ready(self._activity)
+
+    @property
+    def _activity(self) -> str:
+        drain = self.parts.drain
+        return "accepting mail" if drain is None else drain.activity
 
     def _not_started(self, failure: Failure) -> None:
         """Stop the process with an exit code that says so."""
@@ -249,16 +254,21 @@ class Daemon(Service):
         super().stopService()
         self._accepting = False
         self._clock_watch.stop()
+        on_another_end(self.parts.world.reactor, self._stops_already)
         _log.info("stopping: no new sessions, transactions may finish")
         self.parts.notices.stopping()
         return background("stopping", self._end())
+
+    @staticmethod
+    def _stops_already() -> None:
+        _log.info("stopping already: SIGKILL would end it at once")
 
     async def _end(self) -> None:
         parts = self.parts
         if self._starting is not None:
             await self._starting
         if parts.drain is not None:
-            await parts.drain.leave()
+            await parts.drain.leave(parts.config.smtp.drain_timeout)
         if parts.cluster is not None:
             await parts.cluster.stopService()
         # Both close their doors now, and then wait for their sessions.
@@ -313,7 +323,7 @@ class Daemon(Service):
         finally:
             # The start or the stop may be under way, and has its own word for systemd.
             if self._accepting:
-                parts.notices.ready("accepting mail")
+                parts.notices.ready(self._activity)
         said = [str(change) for change in found] or ["nothing has changed"]
         said += [f"still waits: {change}" for change in waiting]
         for line in said:

@@ -5,7 +5,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailsecure import draining
-from mailsecure.draining import BACKLOG, HEARD, HEIR, Drain, State
+from mailsecure.draining import HEARD, HEIR, OPENING, Drain, State
 from mailsecure.errors import LocalFault
 
 HANDOVER = 2.0
@@ -75,7 +75,7 @@ class DrainTests(SynchronousTestCase):
 
     def setUp(self):
         self.clock = Clock()
-        self.said = []
+        self.said, self.shown = [], []
         self.gateway, self.cluster = FakeGateway(self.said), FakeCluster(self.said)
         self.balancer = FakeBalancer()
         self.patch(draining, "hold_back", lambda _: self.said.append("holds back"))
@@ -88,6 +88,7 @@ class DrainTests(SynchronousTestCase):
             self.cluster if cluster else None,
             self.balancer if balancer else None,
             lambda: HANDOVER,
+            self.shown.append,
         )
 
     def advance(self, seconds):
@@ -118,7 +119,7 @@ class DrainTests(SynchronousTestCase):
         """Everything is as before; to say it twice does nothing."""
         drain = self.drain()
         drain.begin(1)
-        self.advance(HEARD + BACKLOG + 0.2)
+        self.advance(HEARD + OPENING + 0.2)
         self.assertIs(drain.state, State.DRAINED)
         self.said.clear()
         self.assertTrue(drain.end())
@@ -152,7 +153,7 @@ class DrainTests(SynchronousTestCase):
         drain.begin(5)
         self.advance(HEARD + 5)
         self.assertIs(drain.state, State.HANDING_OVER)
-        self.advance(BACKLOG + HANDOVER + 0.1)
+        self.advance(OPENING + HANDOVER + 0.1)
         self.assertIn("parts", self.said)
         self.advance(1)
         self.assertEqual(self.said[-3:], ["lets in", "rests", "dismisses"])
@@ -163,7 +164,7 @@ class DrainTests(SynchronousTestCase):
         drain = self.drain(balancer=False)
         self.gateway.sessions = 1
         drain.begin(60)
-        self.advance(HEARD + BACKLOG)
+        self.advance(HEARD + OPENING)
         self.assertEqual(self.said, ["hello", "holds back"])
         self.gateway.sessions = 0
         self.advance(0.2)
@@ -175,12 +176,14 @@ class DrainTests(SynchronousTestCase):
         drain = self.drain()
         self.cluster.drain = lambda draining: None
         drain.begin(1)
-        self.advance(HEARD + BACKLOG + HEIR - 0.2)
+        self.advance(HEARD + OPENING + HEIR - 0.2)
         self.assertIs(drain.state, State.HANDING_OVER)
         self.advance(0.5)
         # Clients have nobody else: it serves them.
         self.assertIs(drain.state, State.DRAINED)
         self.assertFalse(self.gateway.resting)
+        self.assertTrue(drain.report()["master"])
+        self.assertNotIn("dismisses", self.said)
 
     def test_slave(self):
         """Who is no Master holds nobody back."""
@@ -189,7 +192,7 @@ class DrainTests(SynchronousTestCase):
         drain.begin(60)
         self.gateway.sessions = 1
         self.advance(HEARD + 0.1)
-        self.assertEqual(self.said, ["hello", "rests"])
+        self.assertEqual(self.said, ["hello", "stands back", "rests"])
         self.assertIs(drain.state, State.DRAINING)
         self.gateway.sessions = 0
         self.advance(0.1)
@@ -230,31 +233,100 @@ class DrainTests(SynchronousTestCase):
 
     def test_another_deadline(self):
         """To drain while it drains sets the time anew, and begins nothing."""
+        for leads in (True, False):
+            self.setUp()
+            self.cluster.leads = leads
+            drain = self.drain()
+            self.gateway.sessions = 1
+            drain.begin(600)
+            self.advance(1)
+            drain.begin(2)
+            self.assertEqual(self.said.count("hello"), 1)
+            self.assertEqual(drain.report()["left"], 2)
+            self.advance(1.5)
+            self.assertIs(drain.state, State.DRAINING)
+            self.advance(0.6 + OPENING + HANDOVER + 0.5)
+            self.assertIs(drain.state, State.DRAINED)
+
+    def test_the_others_fail_meanwhile(self):
+        """Where it comes to the handing over and nobody is there, it is called off."""
         drain = self.drain()
         self.gateway.sessions = 1
-        drain.begin(600)
-        self.advance(1)
-        drain.begin(2)
-        self.assertEqual(self.said, ["hello"])
-        self.assertEqual(drain.report()["left"], 2)
+        drain.begin(60)
+        self.advance(5)
+        self.cluster.heir = False
+        self.gateway.sessions = 0
+        self.advance(0.1)
+        self.assertIs(drain.state, State.WORKING)
+        self.assertNotIn("holds back", self.said)
+        self.assertFalse(self.balancer.draining)
+        why = "nobody else could be Master of mail, web: this node stays at work"
+        self.assertEqual(drain.report()["why"], why)
+        self.assertFalse(self.clock.getDelayedCalls())
+        self.cluster.heir = True
+        drain.begin(60)
+        self.assertEqual(drain.report()["why"], "")
+
+    def test_what_is_shown(self):
+        """Each state is shown when it begins, and who works is accepting mail."""
+        drain = self.drain()
+        self.assertEqual(drain.activity, "accepting mail")
+        drain.begin(1)
+        self.advance(5)
+        drain.end()
+        self.assertEqual(
+            self.shown, ["draining", "handing over", "draining", "drained", "accepting mail"]
+        )
+
+    def leave(self, drain):
+        return Deferred.fromCoroutine(drain.leave(30))
 
     def test_leave(self):
-        """At a stop the Master waits for sessions, for as long as a handover may take."""
+        """At a stop who directs does so until its own sessions are over, then hands over."""
         drain = self.drain()
-        self.balancer.sessions = 1
-        left = Deferred.fromCoroutine(drain.leave())
-        self.assertEqual(self.said, ["hello", "holds back"])
-        self.assertTrue(drain.draining)
-        self.advance(HANDOVER - 0.1)
+        self.gateway.sessions, self.balancer.sessions = 1, 1
+        left = self.leave(drain)
+        self.assertEqual((self.said, drain.state), (["hello"], State.DRAINING))
+        self.assertTrue(drain.draining and self.balancer.draining)
+        self.advance(1)
+        self.assertEqual(self.said, ["hello"])
+        self.gateway.sessions = 0
+        self.advance(0.1)
+        self.assertEqual((self.said[1:], drain.state), (["holds back"], State.HANDING_OVER))
+        self.advance(OPENING + HANDOVER - 0.2)
         self.assertNoResult(left)
-        self.advance(0.2)
+        self.advance(0.3)
+        self.successResultOf(left)
+        # Nobody comes in any more: the stop is next.
+        self.assertNotIn("lets in", self.said)
+
+    def test_leave_with_sessions_that_stay(self):
+        """They are told goodbye while the address is still here."""
+        self.gateway.sessions = 1
+        left = self.leave(self.drain())
+        self.advance(HANDOVER + 0.1)
+        self.assertEqual(self.said, ["hello", "dismisses", "holds back"])
+        self.advance(1)
+        self.successResultOf(left)
+
+    def test_leave_without_a_balancer(self):
+        """The sessions are waited for as long as a handover may take, and told goodbye."""
+        self.gateway.sessions = 1
+        left = self.leave(self.drain(balancer=False))
+        self.assertEqual(self.said, ["hello", "holds back"])
+        self.advance(OPENING + HANDOVER - 0.1)
+        self.assertNoResult(left)
+        self.advance(0.3)
+        self.assertEqual(self.said[2:], ["parts"])
         self.successResultOf(left)
 
     def test_leave_at_once(self):
-        """Without sessions, or without a cluster, a stop waits for nothing."""
-        self.successResultOf(Deferred.fromCoroutine(self.drain().leave()))
+        """Without sessions, a cluster, or somebody who could follow, a stop waits for nothing."""
+        self.successResultOf(self.leave(self.drain()))
         self.gateway.sessions = 1
-        self.successResultOf(Deferred.fromCoroutine(self.drain(cluster=False).leave()))
+        self.successResultOf(self.leave(self.drain(cluster=False)))
+        self.cluster.heir = False
+        self.successResultOf(self.leave(self.drain()))
         self.assertEqual(self.said, [])
 
     def test_leave_as_a_slave(self):
@@ -262,21 +334,25 @@ class DrainTests(SynchronousTestCase):
         self.cluster.leads = False
         drain = self.drain(balancer=False)
         self.gateway.sessions = 1
-        left = Deferred.fromCoroutine(drain.leave())
+        left = self.leave(drain)
         self.assertEqual(self.said, ["hello"])
         self.gateway.sessions = 0
         self.advance(0.1)
         self.successResultOf(left)
 
     def test_leave_while_draining(self):
-        """A stop ends a drain that is under way."""
-        drain = self.drain()
-        self.gateway.sessions = 1
-        drain.begin(600)
-        self.advance(1)
-        left = Deferred.fromCoroutine(drain.leave())
-        self.gateway.sessions = 0
-        self.advance(1)
-        self.successResultOf(left)
-        self.assertNotIn("dismisses", self.said)
-        self.assertFalse(self.clock.getDelayedCalls())
+        """A stop ends a drain that is under way, and lets nobody in again."""
+        for moment in (0.1, 1):
+            self.setUp()
+            drain = self.drain(balancer=False)
+            self.gateway.sessions = 1
+            drain.begin(600)
+            self.advance(moment)
+            left = self.leave(drain)
+            self.advance(0.1)
+            self.gateway.sessions = 0
+            self.advance(1)
+            self.successResultOf(left)
+            self.assertNotIn("dismisses", self.said)
+            self.assertNotIn("lets in", self.said)
+            self.assertFalse(self.clock.getDelayedCalls())

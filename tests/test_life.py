@@ -190,6 +190,7 @@ class LifeTestCase(SynchronousTestCase):
         self.patch(life, "drop_privileges", self.drop_privileges)
         self.patch(life, "identity_of", lambda user, group: Identity(user, 800, 900))
         self.patch(life, "on_hangup", self.on_hangup)
+        self.patch(life, "on_another_end", lambda reactor, work: None)
         self.path = Path(self.mktemp()) / "mailsecure.ini"
         self.path.parent.mkdir(parents=True)
         self.write()

@@ -65,6 +65,7 @@ def _group(service: ClusterService, group: VirtualGroup) -> dict[str, Any]:
         "interface": group.settings.interface,
         "interval": group.interval,
         "standing_back_until": standing_back,
+        "standing_back_because": service.words.why(group.name),
         "claimed_until": claimed,
         "fault": group.trouble,
         "two_masters": group.name in service.watch.two_masters,

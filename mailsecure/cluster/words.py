@@ -105,6 +105,15 @@ class Words:
 
         return moment(self._resigned_until.get(group)), moment(self._claimed_until.get(group))
 
+    def why(self, group: str) -> str:
+        """Say why a group stands back; "" where it does not."""
+        if self.draining:
+            return DRAINING
+        if group in self._unfit:
+            return UNFIT
+        until = self._resigned_until.get(group)
+        return BY_HAND if until is not None and until > self._clock.seconds() else ""
+
     def look(
         self, fitness: Fitness, fit: Collection[Peer], groups: Mapping[str, VirtualGroup]
     ) -> None:

@@ -65,7 +65,8 @@ class Cluster(Protocol):
             node, address, version, interval, hellos_sent, hellos_received, send_failures
             groups  [{name, role, priority, effective_priority, master, since, reason,
                       addresses: [{address, held}], interface, interval, changes,
-                      standing_back_until, claimed_until, fault, two_masters}]
+                      standing_back_until, standing_back_because, claimed_until, fault,
+                      two_masters}]
             nodes   [{node, self, address, source, role, weight, own_weight, overridden, load,
                       version, uptime, last_hello, round_trip, clock_offset, alive, starts,
                       fitness: [], groups: {group: "role/priority"}, hears: [node],
@@ -91,7 +92,7 @@ class Drain(Protocol):
     """Taking this node out of work (:mod:`mailsecure.draining`)."""
 
     def report(self) -> dict[str, Any]:
-        """Return ``state``, ``sessions``, ``directed``, ``left``."""
+        """Return ``state``, ``sessions``, ``directed``, ``left``, ``master``, ``why``."""
 
     def begin(self, seconds: float) -> None:
         """Drain; LocalFault: it cannot be."""

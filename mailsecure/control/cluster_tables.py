@@ -114,6 +114,8 @@ def _group(group: dict[str, Any]) -> Iterator[Text]:
         yield Text(f"  takes no part: {escape(group['fault'])}", style="red")
     if group["standing_back_until"]:
         yield Text(f"  stands back until {moment(group['standing_back_until'])}", style="yellow")
+    elif group["standing_back_because"]:
+        yield Text(f"  stands back: {escape(group['standing_back_because'])}", style="yellow")
     if group["claimed_until"]:
         yield Text(f"  told to be Master until {moment(group['claimed_until'])}", style="yellow")
 

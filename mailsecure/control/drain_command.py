@@ -15,6 +15,7 @@ import click
 
 from ..units import format_seconds, parse_seconds
 from .asking import common, outcome_of, print_json
+from .lines import escape
 
 __all__ = ["drain", "undrain"]
 
@@ -84,8 +85,10 @@ def undrain(config: Path, as_json: bool) -> None:
 
 
 def _line(found: dict[str, Any]) -> str:
-    if found["state"] in (_DRAINED, _WORKING):
-        return "drained" if found["state"] == _DRAINED else "at work again: somebody undrained it"
+    if found["state"] == _DRAINED:
+        return "drained, but Master: nobody else is" if found["master"] else "drained"
+    if found["state"] == _WORKING:
+        return escape(str(found["why"])) or "at work again: somebody undrained it"
     parts = [f"{found['state']}: {found['sessions']} sessions here"]
     if found["directed"]:
         parts.append(f"{found['directed']} directed to others")

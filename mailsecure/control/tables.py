@@ -164,7 +164,13 @@ def status_page(status: dict[str, Any]) -> Iterator[RenderableType]:
     )
     drain = status["drain"]
     if drain is not None and drain["state"] != "working":
-        yield Text(f"{drain['state']}: mailsecure undrain puts this node to work", style="yellow")
+        but = (
+            ", but Master: nobody else is"
+            if drain["master"] and drain["state"] == "drained"
+            else ""
+        )
+        text = f"{drain['state']}{but}: mailsecure undrain puts this node to work"
+        yield Text(text, style="yellow")
     cluster = status["cluster"] or {"alarms": [], "groups": []}
     for alarm in cluster["alarms"]:
         yield Text(escape(alarm), style="bold red")

@@ -51,13 +51,17 @@ class ServiceNotices:
         if self._watchdog is not None:
             self._watchdog.start()
 
+    def status(self, status: str) -> None:
+        """What the service does now is another thing than before."""
+        self.tell(f"STATUS={status}")
+
     def reloading(self) -> None:
         """A reload begins; :meth:`ready` ends it."""
         self.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
         """The stop begins; it is bounded, and the watchdog goes on through it."""
-        self.tell("STOPPING=1", "STATUS=draining")
+        self.tell("STOPPING=1", "STATUS=stopping")
 
     def stopped(self) -> None:
         """Nothing more will be said."""

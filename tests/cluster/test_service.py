@@ -330,6 +330,94 @@ class CommandTests(ServiceTestCase):
         self.assertRaises(KeyError, self.one.service.takeover, "web", 1.0)
 
 
+class DrainTests(ServiceTestCase):
+    """A node that drains."""
+
+    def setUp(self):
+        super().setUp()
+        self.one, self.two = self.nodes(200, 100)
+
+    def because(self, node):
+        return node.service.report()["groups"][0]["standing_back_because"]
+
+    def test_stands_back(self):
+        """Without end, whatever a postmaster says besides; then it is Master again."""
+        self.assertTrue(self.one.service.leads and self.one.service.holding)
+        self.assertEqual(self.because(self.one), "")
+        self.one.service.drain(True)
+        self.advance(5)
+        self.assertMaster(self.two)
+        self.assertFalse(self.one.service.leads or self.one.service.holding)
+        self.assertEqual(self.because(self.one), "this node drains")
+        (line,) = self.one.service.takeover(None, 20.0)
+        self.assertEqual(line, "mail: stands back, because this node drains: undrain it first")
+        (line,) = self.one.service.resign(None, 5.0)
+        self.assertEqual(line, "mail: stands back anyway: this node drains")
+        self.advance(100)
+        self.assertMaster(self.two)
+        self.one.service.drain(False)
+        self.assertEqual(self.because(self.one), "")
+        self.advance(5)
+        self.assertMaster(self.one)
+
+    def test_other_words_outlast_it(self):
+        """Who was told to resign still does when it drains no more."""
+        self.one.service.drain(True)
+        self.one.service.resign(None, 60.0)
+        self.advance(5)
+        self.one.service.drain(False)
+        self.assertEqual(self.because(self.one), "resigned by the postmaster")
+        self.advance(5)
+        self.assertMaster(self.two)
+        self.advance(60)
+        self.assertMaster(self.one)
+
+    def test_bad_health_outlasts_it(self):
+        """Who could not take mail meanwhile waits until it has been well for a while."""
+        self.one.fitness = Fitness.SPOOL
+        self.advance(5)
+        self.one.service.drain(True)
+        self.one.service.drain(False)
+        self.assertEqual(self.because(self.one), "this node cannot take mail")
+        self.advance(5)
+        self.assertMaster(self.two)
+        self.one.fitness = Fitness.FIT
+        self.advance(20)
+        self.assertMaster(self.one)
+
+    def test_a_new_group(self):
+        """One that a reload adds stands back, too."""
+        self.one.service.drain(True)
+        self.advance(5)
+        for node in (self.one, self.two):
+            self.reload(node, mail=f"addresses = {ADDRESS}", web=f"addresses = {OTHER}")
+        self.advance(5)
+        self.assertTrue(self.two.kernel.holds(OTHER))
+
+    def test_nobody_else(self):
+        """Who drains, cannot take mail, or is gone could not be Master instead of us."""
+        service = self.one.service
+        self.assertEqual(service.nobody_else(), [])
+        self.assertEqual(self.two.service.nobody_else(), [])
+        for fitness in (Fitness.DRAINING, Fitness.SPOOL):
+            self.two.fitness = fitness
+            self.advance(2)
+            self.assertEqual(service.nobody_else(), ["mail"])
+        self.two.fitness = Fitness.OVERLOADED
+        self.advance(2)
+        self.assertEqual(service.nobody_else(), [])
+        self.two.stop()
+        self.advance(1)
+        self.assertEqual(service.nobody_else(), ["mail"])
+
+    def test_speak(self):
+        """A hello is said at once, though one was said just now."""
+        said = self.one.service.hellos_sent
+        self.one.service.speak()
+        self.one.service.speak()
+        self.assertEqual(self.one.service.hellos_sent, said + 2)
+
+
 class FitnessTests(ServiceTestCase):
     """A node that cannot take mail."""
 

@@ -251,6 +251,7 @@ def group(name="mail", **more):
         "interval": 0.1,
         "changes": 1,
         "standing_back_until": None,
+        "standing_back_because": "",
         "claimed_until": None,
         "fault": "",
         "two_masters": False,

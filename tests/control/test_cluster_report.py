@@ -89,7 +89,7 @@ class ReportTests(SynchronousTestCase):
             send_failures=0,
             hello_now=lambda: self.hello("mx1", 1, (self.group.hello(),), ()),
             weight_set={"mx2": 5}.get,
-            words=SimpleNamespace(until=lambda group: (None, None)),
+            words=SimpleNamespace(until=lambda group: (None, None), why=lambda group: ""),
         )
         return report(service)
 

@@ -5,7 +5,7 @@ import signal
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailsecure.daemon.signals import on_hangup
+from mailsecure.daemon.signals import on_another_end, on_hangup
 
 
 class Reactor:
@@ -33,3 +33,17 @@ class HangupTests(SynchronousTestCase):
         for work in reactor.turn:
             work()
         self.assertEqual(called, ["work", "work"])
+
+
+class AnotherEndTests(SynchronousTestCase):
+    """:func:`on_another_end` with real signals."""
+
+    def test_each_one(self):
+        """SIGTERM and SIGINT are work for later, and nothing else."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+        reactor = Reactor()
+        on_another_end(reactor, print)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        self.assertEqual(reactor.turn, [print, print])

@@ -72,7 +72,7 @@ class LineTests(NoticesTestCase):
                 ready,
                 ["RELOADING=1", "MONOTONIC_USEC=12345678"],
                 ready,
-                ["STOPPING=1", "STATUS=draining"],
+                ["STOPPING=1", "STATUS=stopping"],
             ],
         )
 
