@@ -70,12 +70,12 @@ class Balanced(Cluster):
         return self.shown(node, at).get("state") == "in"
 
     def _well(self) -> bool:
-        if not super()._well():
+        # Who drains is not Master, so this comes first.
+        if self._undo() or not super()._well():
             return False
         for node in self.nodes.values():
             status = node.cluster()
             if any(each["fitness"] or each["overridden"] for each in status["nodes"]):
-                self._undo()
                 return False
             if status["balance"] is not None:
                 shown = status["balance"]["nodes"]
@@ -83,13 +83,17 @@ class Balanced(Cluster):
                     return False
         return True
 
-    def _undo(self) -> None:
-        """Take back what a test said to the daemons."""
+    def _undo(self) -> bool:
+        """Take back what a test said to the daemons; return whether there was anything."""
+        found = False
         for name, node in self.nodes.items():
             if node.peer(name)["overridden"]:
                 node.cli("cluster", "weight", name, "default")
+                found = True
             if node.status()["drain"]["state"] != "working":
                 node.cli("undrain")
+                found = True
+        return found
 
     # -- mail
 
