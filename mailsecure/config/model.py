@@ -167,7 +167,8 @@ class Smtp:
 
     The limits are safe on the open internet as they stand.  An option that names a client
     means one IPv4 address or one IPv6 network of 64 bits; those listed in ``[relay]
-    networks`` are trusted more, as each option says.
+    networks`` are trusted more, as each option says.  In a cluster, what a client may do
+    is what it may do at all nodes together.
 
     Endpoints are written as Twisted endpoint descriptions: ``tcp:25`` listens on every
     IPv4 address, ``tcp6:25`` on every IPv6 address, ``tcp:25:interface=192.0.2.1`` on one.
