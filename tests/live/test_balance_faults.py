@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from tests.live import needs
 
@@ -143,9 +144,9 @@ class Ends(FaultTestCase):
         self.master("b")
         self.assertGreater(tally.shares["a"], 20)
 
-    def while_working(self, act: Callable[[], object]) -> Tally:
+    def while_working(self, act: Callable[[], object], **options: Any) -> Tally:
         """Return how clients fared that worked before, during and after it."""
-        crowd = self.crowd()
+        crowd = self.crowd(**options)
         time.sleep(1)
         act()
         time.sleep(1.5)
@@ -196,6 +197,13 @@ class Ends(FaultTestCase):
         self.assertFalse(self.a.holds())
         self.assertEqual(self.a.cli("undrain").returncode, 0)
         self.master("a")
+
+    def test_drain_the_master_of_slow_sessions(self) -> None:
+        """Nor does one fail that brings a message now and then, for more than a second."""
+        tally = self.while_working(partial(self.drain, self.a), messages=3, hold=0.4)
+        self.assertUnharmed(tally)
+        self.master("b")
+        self.assertEqual(len(tally.acknowledged), 3 * len(tally.sessions))
 
     def test_drain_with_a_long_session(self) -> None:
         """A session that does not end is told 421 when the time is up, and drain ends."""
