@@ -66,6 +66,9 @@ class Serving(Protocol):
     def count_sessions(self) -> int:
         """Return how many sessions there are."""
 
+    def count_unfinished(self) -> int:
+        """Return how many of them were not told goodbye yet."""
+
     def listeners(self) -> Iterable[socket.socket]:
         """Return the sockets at which clients arrive."""
 
@@ -254,6 +257,14 @@ class Drain:
         directed = 0 if self._directing is None else self._directing.sessions
         return self._serving.count_sessions() + directed > 0
 
+    def _unfinished(self) -> bool:
+        """Whether anybody is still to be told goodbye.
+
+        The goodbyes of clients may never arrive where the address has moved.
+        """
+        directed = 0 if self._directing is None else self._directing.sessions
+        return self._serving.count_unfinished() + directed > 0
+
     def _occupied(self) -> bool:
         """Whether we have a session of our own."""
         return self._serving.count_sessions() > 0
@@ -280,7 +291,7 @@ class Drain:
         if turn != self._turn:
             return
         serving.rest(not self._serves)
-        await self._in_time(self._open, turn)
+        await self._in_time(self._unfinished, turn)
         if turn == self._turn and not self._serves:
             await serving.dismiss(LAST_TRANSACTIONS)
         if turn == self._turn:

@@ -16,13 +16,16 @@ class FakeGateway:
 
     def __init__(self, said):
         self.said = said
-        self.sessions = 0
+        self.sessions = self.told = 0
         self.resting = False
         self.dismissed = Deferred()
         self.dismissed.callback(None)
 
     def count_sessions(self):
         return self.sessions
+
+    def count_unfinished(self):
+        return self.sessions - self.told
 
     def listeners(self):
         return ["listener"]
@@ -157,6 +160,20 @@ class DrainTests(SynchronousTestCase):
         self.assertIn("parts", self.said)
         self.advance(1)
         self.assertEqual(self.said[-3:], ["lets in", "rests", "dismisses"])
+        self.assertIs(drain.state, State.DRAINED)
+
+    def test_who_was_told(self):
+        """Who was told goodbye is not waited for any more."""
+        self.cluster.leads = False
+        drain = self.drain()
+        self.gateway.sessions = 2
+        drain.begin(60)
+        self.advance(1)
+        self.gateway.told = 1
+        self.advance(1)
+        self.assertIs(drain.state, State.DRAINING)
+        self.gateway.told = 2
+        self.advance(0.1)
         self.assertIs(drain.state, State.DRAINED)
 
     def test_without_a_balancer(self):

@@ -118,6 +118,10 @@ class Gateway(Service):
         """Return how many sessions there are."""
         return len(self._sessions)
 
+    def count_unfinished(self) -> int:
+        """Return how many of them were not told goodbye yet."""
+        return sum(not each.closing for each in self._sessions)
+
     def load(self) -> int:
         """Return how much of the sessions we may have is taken, in thousandths."""
         return min(1000, 1000 * len(self._sessions) // self._config.smtp.max_sessions)
