@@ -42,9 +42,10 @@ _log = Logger(namespace="main")
 
 #: Seconds: until the others have heard, between looks, for connections that are being
 #: opened, or wait to be accepted, for an heir to take the addresses, for a goodbye to arrive.
+#: Whoever opens one from far away needs a whole round trip; a stop is in more of a hurry.
 HEARD = 0.2
 LOOK = 0.02
-OPENING = 0.25
+OPENING, OPENING_AT_STOP = 0.25, 0.05
 HEIR = 2.0
 GOODBYE = 0.1
 #: How long transactions may still take once the time for a drain is over.
@@ -234,7 +235,7 @@ class Drain:
             self._become(State.HANDING_OVER)
             # The stop closes what was held back; it never comes to us again.
             hold_back(serving.listeners())
-            await self._pause(OPENING)
+            await self._pause(OPENING_AT_STOP)
         await self._while(self._open, handover, turn)
         if leads:
             await self._part()

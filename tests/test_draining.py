@@ -5,7 +5,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailsecure import draining
-from mailsecure.draining import HEARD, HEIR, OPENING, Drain, State
+from mailsecure.draining import HEARD, HEIR, OPENING, OPENING_AT_STOP, Drain, State
 from mailsecure.errors import LocalFault
 
 HANDOVER = 2.0
@@ -310,7 +310,7 @@ class DrainTests(SynchronousTestCase):
         self.gateway.sessions = 0
         self.advance(0.1)
         self.assertEqual((self.said[1:], drain.state), (["holds back"], State.HANDING_OVER))
-        self.advance(OPENING + HANDOVER - 0.2)
+        self.advance(OPENING_AT_STOP + HANDOVER - 0.2)
         self.assertNoResult(left)
         self.advance(0.3)
         self.successResultOf(left)
@@ -331,7 +331,7 @@ class DrainTests(SynchronousTestCase):
         self.gateway.sessions = 1
         left = self.leave(self.drain(balancer=False))
         self.assertEqual(self.said, ["hello", "holds back"])
-        self.advance(OPENING + HANDOVER - 0.1)
+        self.advance(OPENING_AT_STOP + HANDOVER - 0.1)
         self.assertNoResult(left)
         self.advance(0.3)
         self.assertEqual(self.said[2:], ["parts"])
