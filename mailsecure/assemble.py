@@ -104,17 +104,12 @@ def build(config: Config, world: World, path: Path) -> Daemon:
         balancer = LoadBalancer(
             BalancerParts(world, gateway.front, shared, gateway.count_sessions, counters), config
         )
-
-    def show(activity: str) -> None:
-        daemon.parts.notices.status(activity)
-
     drain = Drain(
         world.clock,
         gateway,
         cluster,
         balancer,
         lambda: daemon.parts.config.cluster.handover_timeout,
-        show,
     )
     vitals = Vitals(world, counters)
     status = Status(

@@ -117,8 +117,7 @@ class Addresses(Protocol):
 class Drain:
     """See the module's text.
 
-    ``handover`` is ``handover_timeout``, in seconds; ``show`` is told what this node does
-    whenever that changes, in a few words.
+    ``handover`` is ``handover_timeout``, in seconds.
     """
 
     def __init__(
@@ -128,14 +127,13 @@ class Drain:
         addresses: Addresses | None,
         directing: Directing | None,
         handover: Callable[[], float],
-        show: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._clock = clock
         self._serving = serving
         self._addresses = addresses
         self._directing = directing
         self._handover = handover
-        self._show = show
+        self._show: Callable[[str], None] = lambda _: None
         #: Why it ended, where nobody said that it should.
         self._why = ""
         self.state = State.WORKING
@@ -165,6 +163,10 @@ class Drain:
             "master": self._serves,
             "why": self._why,
         }
+
+    def watch(self, show: Callable[[str], None]) -> None:
+        """Have ``show`` told :attr:`activity` whenever that changes."""
+        self._show = show
 
     @property
     def activity(self) -> str:

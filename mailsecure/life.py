@@ -121,6 +121,8 @@ class Parts:
 
     def __post_init__(self) -> None:
         self.notices = ServiceNotices(self.world.clock)
+        if self.drain is not None:
+            self.drain.watch(self.notices.status)
 
 
 class Daemon(Service):

@@ -91,7 +91,6 @@ class DrainTests(SynchronousTestCase):
             self.cluster if cluster else None,
             self.balancer if balancer else None,
             lambda: HANDOVER,
-            self.shown.append,
         )
 
     def advance(self, seconds):
@@ -287,6 +286,7 @@ class DrainTests(SynchronousTestCase):
     def test_what_is_shown(self):
         """Each state is shown when it begins, and who works is accepting mail."""
         drain = self.drain()
+        drain.watch(self.shown.append)
         self.assertEqual(drain.activity, "accepting mail")
         drain.begin(1)
         self.advance(5)

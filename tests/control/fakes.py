@@ -180,7 +180,7 @@ class FakeScheduler:
         return [FakeDestination("example.com")]
 
 
-def desk(spool=None, scheduler=None, status=None, reload=None, cluster=None):
+def desk(spool=None, scheduler=None, status=None, reload=None, cluster=None, drain=None):
     """A Desk of fakes."""
 
     async def nothing():
@@ -195,6 +195,7 @@ def desk(spool=None, scheduler=None, status=None, reload=None, cluster=None):
         status or nothing,
         reload or reloaded,
         cluster,
+        drain=drain,
     )
 
 

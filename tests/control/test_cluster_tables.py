@@ -81,6 +81,7 @@ every node hears every other
                     standing_back_until=NOON + 610,
                 ),
                 group("web", effective_priority=256, claimed_until=NOON + 60),
+                group("y", role="backup", standing_back_because="this node drains"),
                 group("x", role="init", fault="interface eth0 is down", master=None),
             ]
         )
@@ -93,6 +94,7 @@ every node hears every other
             "  told to be Master until 2026-11-22 12:01:00 UTC\n",
             "x: init since 2026-11-22 10:00:00 UTC, no Master is known: ",
             "  takes no part: interface eth0 is down\n",
+            "  stands back: this node drains\n",
         ):
             self.assertIn(text, page)
 

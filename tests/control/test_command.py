@@ -240,6 +240,21 @@ From: a@b
             page,
         )
 
+    def test_status_of_a_node_that_drains(self):
+        for state, master, text in (
+            ("draining", True, "draining: mailsecure undrain puts this node to work\n"),
+            ("drained", False, "drained: mailsecure undrain puts this node to work\n"),
+            (
+                "drained",
+                True,
+                "drained, but Master: nobody else is: mailsecure undrain puts this node to work\n",
+            ),
+        ):
+            drain = {"state": state, "master": master}
+            self.assertIn(text, printed(tables.status_page(STATUS | {"drain": drain})))
+        working = STATUS | {"drain": {"state": "working", "master": True}}
+        self.assertNotIn("undrain", printed(tables.status_page(working)))
+
 
 class CommandTests(SynchronousTestCase):
     """Each command against a scripted daemon."""

@@ -225,6 +225,29 @@ class ConversationTests(Served):
         self.assertEqual((refusal.kind, str(refusal)), (Kind.DISK, "the disk is gone"))
 
 
+class FakeDrain:
+    """Notes what it is told."""
+
+    def __init__(self):
+        self.said = []
+        self.state = "working"
+        self.fault = None
+
+    def report(self):
+        return {"state": self.state}
+
+    def begin(self, seconds):
+        if self.fault is not None:
+            raise self.fault
+        self.said.append(seconds)
+        self.state = "draining"
+
+    def end(self):
+        self.said.append("end")
+        was, self.state = self.state, "working"
+        return was != "working"
+
+
 class RequestsTests(Served):
     """What each request does."""
 
@@ -232,6 +255,34 @@ class RequestsTests(Served):
         await self.serve()
         self.assertEqual(await self.done("status"), {"well": True})
         self.assertEqual(len((await self.done("reload"))["lines"]), 2)
+
+    async def test_drain(self):
+        """Each request is one word to it; what it says of itself is the answer."""
+        drain = FakeDrain()
+        await self.serve(drain=drain)
+        self.assertEqual(await self.done("drain", seconds=60), {"state": "draining"})
+        self.assertEqual(await self.done("draining"), {"state": "draining"})
+        self.assertEqual(await self.done("undrain"), {"state": "working", "drained": True})
+        self.assertEqual(await self.done("undrain"), {"state": "working", "drained": False})
+        self.assertEqual(drain.said, [60.0, "end", "end"])
+        drain.fault = LocalFault("nobody else could be Master of mail")
+        refusal = await self.refusal("drain", seconds=0)
+        self.assertEqual((refusal.kind, str(refusal)), (Kind.UNAVAILABLE, str(drain.fault)))
+
+    async def test_drain_for_how_long(self):
+        """Only a time that is one."""
+        drain = FakeDrain()
+        await self.serve(drain=drain)
+        for seconds in (-1, 86401, "60", True, None, float("nan"), float("inf")):
+            refusal = await self.refusal("drain", seconds=seconds)
+            self.assertIs(refusal.kind, Kind.USAGE, seconds)
+        self.assertIs((await self.refusal("drain", second=1)).kind, Kind.USAGE)
+        self.assertEqual(drain.said, [])
+
+    async def test_nothing_to_drain(self):
+        await self.serve()
+        for word, given in (("drain", {"seconds": 1}), ("undrain", {}), ("draining", {})):
+            self.assertIs((await self.refusal(word, **given)).kind, Kind.UNAVAILABLE)
 
     async def test_list(self):
         await self.serve()

@@ -72,6 +72,19 @@ class Notices(LiveTestCase):
         self.systemd.until("STOPPING=1")
         self.assertIn(node.wait(), (0, -signal.SIGTERM))
 
+    def test_drain(self) -> None:
+        """What it does now is in STATUS, also after a reload."""
+        node = self.node()
+        self.systemd.until("READY=1")
+        self.assertEqual(node.cli("drain").returncode, 0)
+        self.assertEqual(self.systemd.next(), ["STATUS=draining"])
+        self.assertEqual(self.systemd.next(), ["STATUS=drained"])
+        node.signal(signal.SIGHUP)
+        self.systemd.until("RELOADING=1")
+        self.assertEqual(self.systemd.next(), ["READY=1", "STATUS=drained"])
+        self.assertEqual(node.cli("undrain").returncode, 0)
+        self.assertEqual(self.systemd.next(), ["STATUS=accepting mail"])
+
     def test_ready_is_true(self) -> None:
         """Who is told READY finds a greeting; the variables are not in the environment."""
         node = self.gateway(
