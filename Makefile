@@ -47,7 +47,7 @@ coverage: $(VENV)/dev.stamp
 	@$(BIN)/coverage run -m twisted.trial --temp-directory=_trial_temp_coverage \
 		tests.smtp tests.gateway tests.delivery tests.config tests.control tests.spool \
 		tests.cluster.test_election tests.cluster.test_hello tests.cluster.test_keys \
-		tests.cluster.test_linkframes tests.cluster.test_membership tests.cluster.test_overrides tests.vip \
+		tests.cluster.test_linkframes tests.cluster.test_membership tests.cluster.test_moved tests.cluster.test_overrides tests.vip \
 		tests.balancer.test_picker tests.balancer.test_health tests.proxyproto \
 		tests.test_units tests.test_errors tests.test_resolver > _coverage.log 2>&1 \
 		|| { cat _coverage.log; exit 1; }

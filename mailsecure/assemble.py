@@ -72,12 +72,9 @@ def build(config: Config, world: World, path: Path) -> Daemon:
     def load() -> int:
         return gateway.load()
 
-    def draining() -> bool:
-        return drain.draining
-
     cluster = None
     if config.cluster.key_file is not None:
-        fitness = Condition(spool, load, draining)
+        fitness = Condition(spool, load, lambda: drain.draining)
         cluster = ClusterService(
             ClusterParts(world, world.kernel, fitness, load, lambda: gateway.peer_port), config
         )
@@ -104,6 +101,9 @@ def build(config: Config, world: World, path: Path) -> Daemon:
         balancer = LoadBalancer(
             BalancerParts(world, gateway.front, shared, gateway.count_sessions, counters), config
         )
+        shared.watch_moved(balancer.moved)
+    if cluster is not None:
+        cluster.watch_moved(gateway.moved)
     drain = Drain(
         world.clock,
         gateway,

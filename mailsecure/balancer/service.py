@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -33,12 +33,13 @@ from ..world import World
 from .accepting import Door
 from .api import Nodes
 from .choosing import Member, Pool, Rules
-from .directing import Director, place_of, tell
+from .directing import Director, Passage, place_of, tell
 from .pipes import MAX_PIPES
 from .probing import Probe
 from .report import report
+from .session import Session
 from .splice import Patience, Splicer
-from .values import Failing
+from .values import Ending, Failing
 
 __all__ = ["BalancerParts", "LoadBalancer"]
 
@@ -157,6 +158,15 @@ class LoadBalancer(Service):
             probe.cancel()
         self._probes.clear()
         self.splicer.stop()
+
+    def moved(self, addresses: Container[str]) -> None:
+        """End the sessions at addresses that are another node's now."""
+
+        def dead(session: Session) -> bool:
+            passage = session.tag
+            return isinstance(passage, Passage) and passage.at in addresses
+
+        self.splicer.end_those(dead, Ending.MOVED)
 
     # -- for those who drain it, and for status
 

@@ -322,6 +322,17 @@ class Splicer:
             self._due = self._clock.seconds() + SWEEP
             self._sweeping = self._clock.callLater(SWEEP, self._sweep)
 
+    def end_those(self, chosen: Callable[[Session], bool], why: Ending) -> None:
+        """End the sessions that are relayed and chosen."""
+        found = []
+        for each in self._watched:
+            if each.__class__ is End:
+                session: Session = each.session
+                if session.client is each and chosen(session):
+                    found.append(session)
+        for session in found:
+            self._safely(session.over, why)
+
     def _end_idle(self, now: float) -> None:
         """Look at every session: some 50 ns each."""
         idle, closing = now - self.patience.idle, now - self.patience.closing

@@ -44,6 +44,7 @@ class Ending(Enum):
     CLIENT_LOST = "client lost"
     PEER_LOST = "peer lost"
     IDLE = "idle for too long"
+    MOVED = "the address has moved"
     STOPPED = "stopped"
     BROKEN = "internal error"
 

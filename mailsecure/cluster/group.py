@@ -57,7 +57,8 @@ class GroupParts:
     """What a group is given by the service.
 
     ``say(asks)`` says hello at once.  ``view(group, priority, master)`` is what is seen
-    of the other candidates.  ``address`` is the node's own in the cluster.
+    of the other candidates.  ``address`` is the node's own in the cluster.  ``took`` is told
+    of addresses that are on our interface now.
     """
 
     world: World
@@ -66,6 +67,7 @@ class GroupParts:
     address: Any
     say: Callable[[bool], None]
     view: Callable[[str, int, str | None], View]
+    took: Callable[[frozenset[str]], None]
 
 
 class VirtualGroup:
@@ -129,6 +131,11 @@ class VirtualGroup:
     def held(self) -> bool:
         """Whether the addresses are on our interface."""
         return self._lease.held
+
+    @property
+    def addresses_held(self) -> frozenset[str]:
+        """Those of the addresses that are ours now, as text."""
+        return self._texts if self._lease.held else frozenset()
 
     def holds(self, address: str) -> bool:
         """Say whether ``address`` is one of them, and ours now."""
@@ -305,6 +312,7 @@ class VirtualGroup:
             case TakeAddresses():
                 self._keep()
                 self._lease.take()
+                self._parts.took(self._texts)
             case Announce():
                 self._lease.announce()
             case RefreshLease():

@@ -49,6 +49,7 @@ from .keyfile import read_keys
 from .keys import KeyRing
 from .links import Links
 from .membership import Accepted, Membership
+from .moved import Moved
 from .notify import Notices
 from .place import own_place
 from .report import report
@@ -120,6 +121,8 @@ class ClusterService(Service):
         self.membership = Membership(self.node, self.interval, incarnation)
         self.watch = Watch(self._clock, self.node)
         self._backends = Backends(self)
+        self._moved = Moved()
+        self._on_moved: list[Callable[[frozenset[str]], None]] = []
         self.words = Words(parts.world)
         self.hellos_sent = 0
         self.hellos_received = 0
@@ -196,6 +199,7 @@ class ClusterService(Service):
                 self.address,
                 self._say,
                 self._view,
+                self._moved.took,
             ),
         )
 
@@ -446,6 +450,10 @@ class ClusterService(Service):
         self.words.look(self._parts.fitness(), fit, self._groups)
         for group in self._groups.values():
             group.look(trouble)
+        groups = (*self._groups.values(), *self._leaving)
+        moved = self._moved.look(frozenset().union(*(each.addresses_held for each in groups)))
+        for callback in self._on_moved if moved else ():
+            callback(moved)
         self.watch.look(self.membership.peers(now), self._groups)
         self.links.wanted(self.membership.places())
 
@@ -506,6 +514,10 @@ class ClusterService(Service):
     def watch_backends(self, callback: Callable[[], None]) -> None:
         """Call when anything in :meth:`backends` changed but load and ``heard``."""
         self._backends.watch(callback)
+
+    def watch_moved(self, callback: Callable[[frozenset[str]], None]) -> None:
+        """Call with virtual addresses that were ours and are at another node now."""
+        self._on_moved.append(callback)
 
     def holds(self, address: str) -> bool:
         """Say whether ``address`` is a virtual one that is ours now."""

@@ -10,7 +10,7 @@ replaces: a session that runs goes on under the new rules from its next command.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
@@ -223,6 +223,13 @@ class Gateway(Service):
             protocol.sweep(now)
         if draining and all(protocol.closing for protocol in self._sessions):
             self._fire_empty()
+
+    def moved(self, addresses: Container[str]) -> None:
+        """End the sessions at addresses of ours that are another node's now."""
+        for protocol in list(self._sessions):
+            here = protocol.transport.getHost()
+            if getattr(here, "host", "").removeprefix("::ffff:") in addresses:
+                protocol.transport.abortConnection()
 
     def _fire_empty(self) -> None:
         if self._empty is not None:

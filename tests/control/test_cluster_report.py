@@ -44,6 +44,7 @@ class ReportTests(SynchronousTestCase):
             ip_address("192.0.2.11"),
             lambda asks=False: None,
             lambda group, priority, master: View(True, True, False),
+            mock.Mock(),
         )
         self.group = VirtualGroup("mail", CONFIG.virtual["mail"], parts)
         self.group.start()

@@ -219,6 +219,19 @@ class Ends(FaultTestCase):
         # Nobody else has a weight, and b takes nothing: the Master has to.
         self.assertEqual(set(self.sent(20).shares), {"a"})
 
+    def test_address_lost(self) -> None:
+        """Sessions at an address that has moved are dead, and are not kept until they time out."""
+        self.cluster.weigh(a=1, b=0, c=1)
+        with self.cluster.wire() as one, self.cluster.wire() as other:
+            self.assertEqual({one.reply()[4], other.reply()[4]}, {"a", "c"})
+            self.assertEqual(self.a.status()["sessions"], 1)
+            self.assertEqual(self.a.cluster()["balance"]["spliced"], 1)
+            self.a.resign(60)
+            self.master("b")
+            until(lambda: not self.a.status()["sessions"], "a's session ends", 8)
+            until(lambda: not self.a.cluster()["balance"]["spliced"], "that with c ends", 3)
+            until(lambda: not self.c.status()["sessions"], "c knows", 3)
+
     def test_drain_alone(self) -> None:
         """A Master whom nobody could follow says so, and stays at work."""
         self.b.kill()
