@@ -17,16 +17,39 @@ from rich.console import Console, RenderableType
 
 from ..config.model import Node
 from ..config.reader import read_ini
+from ..units import parse_seconds
 from .client import ask
 from .wire import SOCKET_NAME, Kind, Refusal
 
-__all__ = ["Decorated", "asked", "common", "json_text", "outcome_of", "print_json", "print_page"]
+__all__ = [
+    "Decorated",
+    "Duration",
+    "asked",
+    "common",
+    "json_text",
+    "outcome_of",
+    "print_json",
+    "print_page",
+]
 
 CONFIG = Path("/etc/mailsecure.ini")
 _PIPE_WIDTH = 200
 
 #: A function that click makes a command of, or has made one of.
 Decorated: TypeAlias = Callable[..., Any]
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg] # generic since click 8.2
+    """A duration as in the ini."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return the seconds."""
+        try:
+            return parse_seconds(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def common(command: Decorated) -> Decorated:

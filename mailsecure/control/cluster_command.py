@@ -12,8 +12,7 @@ from typing import Any
 import click
 
 from ..config.reader import read_ini
-from ..units import parse_seconds
-from .asking import common, outcome_of, print_json, print_page
+from .asking import Duration, common, outcome_of, print_json, print_page
 from .cluster_tables import cluster_page, unwell, weights
 from .lines import escape
 
@@ -43,19 +42,6 @@ def status(config: Path, as_json: bool, check: bool) -> int:
     return _UNWELL if check and unwell(found) else 0
 
 
-class _Duration(click.ParamType):  # type: ignore[type-arg] # generic since click 8.2
-    """A duration as in the ini."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Return the seconds."""
-        try:
-            return parse_seconds(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
 def _moving(verb: str, text: str) -> None:
     """Define ``cluster resign`` or ``cluster takeover``."""
 
@@ -69,7 +55,7 @@ def _moving(verb: str, text: str) -> None:
 
     command.__doc__ = text
     time = click.option(
-        "--for", "seconds", type=_Duration(), default="10m", show_default=True, help="For how long."
+        "--for", "seconds", type=Duration(), default="10m", show_default=True, help="For how long."
     )
     cluster.command(verb)(click.argument("group", default="")(time(common(command))))
 

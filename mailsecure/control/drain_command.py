@@ -13,8 +13,8 @@ from typing import Any
 
 import click
 
-from ..units import format_seconds, parse_seconds
-from .asking import common, outcome_of, print_json
+from ..units import format_seconds
+from .asking import Duration, common, outcome_of, print_json
 from .lines import escape
 
 __all__ = ["drain", "undrain"]
@@ -26,24 +26,11 @@ _MORE = 120.0
 _WORKING, _DRAINED = "working", "drained"
 
 
-class _Time(click.ParamType):  # type: ignore[type-arg] # generic since click 8.2
-    """A duration as in the ini."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Return the seconds."""
-        try:
-            return parse_seconds(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
 @click.command()
 @click.option(
     "--timeout",
     "seconds",
-    type=_Time(),
+    type=Duration(),
     default="5m",
     show_default=True,
     help="How long sessions may take to end by themselves; then they are told 421.",
