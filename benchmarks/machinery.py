@@ -130,7 +130,7 @@ class Listener:
         def say(asks: bool) -> None:
             self.asked += asks
 
-        parts = GroupParts(world, kernel, Notices(world), own, say, view)
+        parts = GroupParts(world, kernel, Notices(world), own, say, view, lambda _: None)
         self.group = VirtualGroup("mail", settings, parts)
         self.group.start()
 
