@@ -227,6 +227,7 @@ class Ends(FaultTestCase):
             self.assertEqual(self.a.status()["sessions"], 1)
             self.assertEqual(self.a.cluster()["balance"]["spliced"], 1)
             self.a.resign(60)
+            self.addCleanup(self.a.resign, 1)
             self.master("b")
             until(lambda: not self.a.status()["sessions"], "a's session ends", 8)
             until(lambda: not self.a.cluster()["balance"]["spliced"], "that with c ends", 3)
