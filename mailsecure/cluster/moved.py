@@ -28,6 +28,12 @@ class Moved:
         """Addresses have become ours; they may be gone by the next look."""
         self._held |= addresses
 
+    def look_last(self) -> frozenset[str]:
+        """Return all that were ours and whose move was not told: we hold none any more."""
+        moved = frozenset(self._held | self._gone.keys())
+        self._held, self._gone = frozenset(), {}
+        return moved
+
     def look(self, held: AbstractSet[str]) -> frozenset[str]:
         """Take the addresses that are held now; return those that have moved away."""
         missed = (self._held | self._gone.keys()) - held

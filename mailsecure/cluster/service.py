@@ -227,6 +227,7 @@ class ClusterService(Service):
         if running:
             groups = (*self._groups.values(), *self._leaving)
             await gatherResults([group.stop() for group in groups])
+            self._tell_moved(self._moved.look_last())
             # Once more, without any role: the resignations may have been lost.
             self._say()
         if self._call is not None:
@@ -366,8 +367,9 @@ class ClusterService(Service):
     # -- hearing
 
     def _received(self, datagram: bytes, source: str) -> None:
-        if datagram == self._said_octets:
-            # A multicast comes back to its sender; it is not worth reading.
+        if datagram == self._said_octets or self._unwatch is None:
+            # A multicast comes back to its sender; and before the start there is nothing that
+            # we could say of ourselves.
             return
         now = self._clock.seconds()
         self.hellos_received += 1
@@ -451,9 +453,8 @@ class ClusterService(Service):
         for group in self._groups.values():
             group.look(trouble)
         groups = (*self._groups.values(), *self._leaving)
-        moved = self._moved.look(frozenset().union(*(each.addresses_held for each in groups)))
-        for callback in self._on_moved if moved else ():
-            callback(moved)
+        held = frozenset[str]().union(*(each.addresses_held for each in groups))
+        self._tell_moved(self._moved.look(held))
         self.watch.look(self.membership.peers(now), self._groups)
         self.links.wanted(self.membership.places())
 
@@ -514,6 +515,10 @@ class ClusterService(Service):
     def watch_backends(self, callback: Callable[[], None]) -> None:
         """Call when anything in :meth:`backends` changed but load and ``heard``."""
         self._backends.watch(callback)
+
+    def _tell_moved(self, addresses: frozenset[str]) -> None:
+        for callback in self._on_moved if addresses else ():
+            callback(addresses)
 
     def watch_moved(self, callback: Callable[[frozenset[str]], None]) -> None:
         """Call with virtual addresses that were ours and are at another node now."""

@@ -32,6 +32,15 @@ class MovedTests(SynchronousTestCase):
         moved.took({"a"})
         self.assertEqual([set(moved.look(set())) for _ in range(LOOKS)][-1], {"a"})
 
+    def test_last_look(self) -> None:
+        """At the end all that was held lately has moved."""
+        moved = Moved()
+        moved.look({"a", "b"})
+        moved.look({"b"})
+        moved.took({"c"})
+        self.assertEqual(moved.look_last(), {"a", "b", "c"})
+        self.assertEqual(moved.look_last(), frozenset())
+
     def test_never_ours(self) -> None:
         """One that was never held is nobody's loss."""
         moved = Moved()
