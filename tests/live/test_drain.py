@@ -147,7 +147,8 @@ class Alone(LiveTestCase):
         with Wire(self.node.address) as wire:
             wire.hello()
             self.assertIn("1 sessions here", self.drain("--no-wait"))
-            waiting = self.begin()
+            waiting = self.begin("--timeout", "10m")
+            until(lambda: self.node.status()["drain"]["left"] > 400, "the later word")
             self.assertEqual(self.undrain(), "at work again\n")
             code, lines = self.ended(waiting)
             self.assertEqual(code, os.EX_TEMPFAIL)
