@@ -47,8 +47,9 @@ coverage: $(VENV)/dev.stamp
 	@$(BIN)/coverage run -m twisted.trial --temp-directory=_trial_temp_coverage \
 		tests.smtp tests.gateway tests.delivery tests.config tests.control tests.spool \
 		tests.cluster.test_election tests.cluster.test_hello tests.cluster.test_keys \
-		tests.cluster.test_linkframes tests.cluster.test_membership tests.cluster.test_moved tests.cluster.test_overrides tests.vip \
-		tests.balancer.test_picker tests.balancer.test_health tests.proxyproto \
+		tests.cluster.test_linkframes tests.cluster.test_membership tests.cluster.test_moved \
+		tests.cluster.test_overrides tests.vip \
+		tests.balancer tests.proxyproto \
 		tests.test_units tests.test_errors tests.test_resolver > _coverage.log 2>&1 \
 		|| { cat _coverage.log; exit 1; }
 	@$(BIN)/coverage report --fail-under=100 --include="$$($(BIN)/python -m tests.pure)"
