@@ -58,6 +58,12 @@ class Resolver(Protocol):
     async def addresses(self, host: str) -> Sequence[str]:
         """Return the AAAA and A addresses of ``host`` as text; CNAMEs are followed."""
 
+    async def ipv4(self, name: str) -> Sequence[str]:
+        """Return the A addresses of ``name`` as the DNS has them, /etc/hosts aside."""
+
+    async def ipv6(self, name: str) -> Sequence[str]:
+        """Return the AAAA addresses likewise, in their shortest form."""
+
     async def txt(self, name: str) -> Sequence[bytes]:
         """Return the TXT records of ``name``, the strings of each joined."""
 

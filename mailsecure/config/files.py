@@ -80,6 +80,8 @@ def _anchored(config: Config, path: Path) -> Config:
         "directory": lambda value: Path(absolute(value)),
         "file?": lambda value: value and Path(absolute(value)),
         "secret?": lambda value: value and Path(absolute(value)),
+        "folder?": lambda value: value and Path(absolute(value)),
+        "database": lambda value: value if not value or "://" in value else absolute(value),
         "output": lambda value: value if value == "-" else absolute(value),
     }
     anchored = {}
@@ -164,6 +166,10 @@ def _secret(path: Path) -> str:
     return what
 
 
+def _folder(path: Path) -> str:
+    return "" if path.is_dir() else f"there is no directory {path}"
+
+
 def _command(text: str) -> str:
     """Say why the first word of a command is nothing that can be run."""
     word = shlex.split(text)[0]
@@ -220,6 +226,7 @@ def _known(find: Callable[[str], object], name: str, what: str) -> str:
 _CHECKS: dict[str, Callable[[Any], str]] = {
     "file?": _file,
     "secret?": _secret,
+    "folder?": _folder,
     "command": _command,
     "output": _output,
     "directory": _directory,

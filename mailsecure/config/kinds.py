@@ -25,7 +25,7 @@ from difflib import get_close_matches
 from enum import Enum
 from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ..units import Octets, Seconds, parse_octets, parse_seconds
 from .endpoints import check_endpoint
@@ -42,6 +42,22 @@ from .places import (
     write_place,
 )
 from .routes import parse_hostname, parse_path
+from .scan_kinds import (
+    parse_client,
+    parse_database,
+    parse_dns_lists,
+    parse_number,
+    parse_score,
+    parse_scores,
+    parse_settings,
+    parse_url,
+    parse_words,
+    write_dns_lists,
+    write_number,
+    write_score,
+    write_scores,
+    write_settings,
+)
 
 __all__ = ["KINDS", "Kind"]
 
@@ -271,6 +287,25 @@ def _command(text: str, _: Any) -> str:
     return text
 
 
+def _each(parse: Callable[[str], Any]) -> Callable[[str, Any], Any]:
+    """Return ``parse`` as a parser that does not care for the option's type."""
+    return lambda text, _: parse(text)
+
+
+def _optional(parse: Callable[[str], Any]) -> Callable[[str, Any], Any]:
+    """Return a parser for which nothing is None."""
+    return lambda text, _: parse(text) if text else None
+
+
+def _choice_or_none(text: str, hint: Any) -> Enum | None:
+    enum = next(each for each in get_args(hint) if each is not type(None))
+    return _choice(text, enum) if text else None
+
+
+def _chosen_or_none(value: Enum | None) -> str:
+    return "" if value is None else _chosen(value)
+
+
 def _joined(values: Iterable[object]) -> str:
     return " ".join(map(str, values))
 
@@ -356,5 +391,19 @@ KINDS: Mapping[str, Kind] = {
     ),
     "priority": Kind("a number from 1 to 255", _priority, str),
     "advertisement": Kind("a duration from 10ms to 40s", _advertisement, _seconds),
+    "words": Kind("words, between blanks", _each(parse_words), _joined, True),
+    "folder?": Kind("a directory that is there, or empty", _file, _path),
+    "number": Kind("a number", _each(parse_number), write_number),
+    "score": Kind("a number, or never", _each(parse_score), write_score),
+    "score?": Kind("a number, never, or empty", _optional(parse_score), write_score),
+    "scores": Kind("symbols and numbers, a pair a line", _each(parse_scores), write_scores, True),
+    "settings": Kind(
+        "names and values, a pair a line", _each(parse_settings), write_settings, True
+    ),
+    "dns-lists": Kind("lists, one a line", _each(parse_dns_lists), write_dns_lists, True),
+    "choice?": Kind("one of these words, or empty", _choice_or_none, _chosen_or_none),
+    "client": Kind("unix:PATH or tcp:HOST:PORT", _each(parse_client), str),
+    "url": Kind("a URL", _each(parse_url), str),
+    "database": Kind("a URL of PostgreSQL, a file, or empty", _each(parse_database), str),
     "command": Kind("a command with its arguments, or empty", _command, str),
 }

@@ -11,13 +11,34 @@ file as in the documentation: it is written for a postmaster.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from pathlib import Path
-from typing import Any
 
 from ..units import Octets, Seconds
+from .declaring import option
+from .scanning import (
+    Arc,
+    Attachments,
+    Authentication,
+    Clamav,
+    Dnsbl,
+    Greylist,
+    Icap,
+    Identity,
+    Milter,
+    Profile,
+    Quarantine,
+    Rates,
+    Records,
+    Rspamd,
+    Scan,
+    Signing,
+    SiteCheck,
+    Spamassassin,
+    Urls,
+)
 
 __all__ = [
     "DOMAINS",
@@ -75,23 +96,6 @@ The route is one of these:
 An IPv6 address stands in brackets: ``smtp://[2001:db8::5]:25``.  A reload applies
 changes here; mail that waits is routed anew when its next attempt is due.
 """
-
-
-def option(kind: str, default: str, doc: str, example: str = "", *, restart: bool = False) -> Any:
-    """Declare an option: a dataclass field that the loader knows how to fill.
-
-    ``kind`` names a parser of :mod:`.kinds`; ``default`` and ``example`` are texts that
-    it takes.  ``restart`` says that a running daemon cannot apply a change.
-    """
-    return field(
-        metadata={
-            "kind": kind,
-            "default": default,
-            "doc": doc,
-            "example": example,
-            "restart": restart,
-        }
-    )
 
 
 class BareNewlines(Enum):
@@ -434,6 +438,26 @@ class Config:
     #: By the NAME of ``[virtual:NAME]``, in the order of the file.
     virtual: dict[str, Virtual]
     spool: SpoolSettings
+    scan: Scan
+    #: By the NAME of ``[profile:NAME]``, in the order of the file; so the other families.
+    profile: dict[str, Profile]
+    authentication: Authentication
+    identity: Identity
+    dnsbl: Dnsbl
+    greylist: Greylist
+    rates: Rates
+    attachments: Attachments
+    urls: Urls
+    check: dict[str, SiteCheck]
+    clamav: Clamav
+    rspamd: Rspamd
+    spamassassin: Spamassassin
+    icap: Icap
+    milter: Milter
+    signing: dict[str, Signing]
+    arc: Arc
+    quarantine: Quarantine
+    records: Records
     manhole: Manhole
     metrics: Metrics
     log: Log

@@ -9,9 +9,10 @@ built.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from enum import EnumMeta
+from collections.abc import Iterable, Iterator
+from enum import Enum, EnumMeta
 from textwrap import fill, indent
+from typing import get_args
 
 from .kinds import KINDS
 from .schema import DOMAINS_SECTION, SECTION_NAMES, SECTIONS, Option, introduction
@@ -113,8 +114,11 @@ def _page(name: str) -> Iterator[str]:
 
 
 def _values(option: Option) -> str:
-    if isinstance(option.type, EnumMeta):
-        return ", ".join(_code(str(each.value)) for each in option.type)  # type: ignore[var-annotated]
+    for enum in (option.type, *get_args(option.type)):
+        if isinstance(enum, EnumMeta):
+            members: Iterable[Enum] = enum
+            words = [_code(str(each.value)) for each in members]
+            return ", ".join(words + ["or empty"] * (enum is not option.type))
     return KINDS[option.kind].what
 
 

@@ -86,7 +86,7 @@ def parse_route(text: str) -> Route:
     if kind in _DEFAULT_PORTS:
         if not rest.startswith("//"):
             raise ValueError(f"write {scheme}://host:port, as {_EXAMPLES[kind]}")
-        host, port = _host_port(rest[2:], _DEFAULT_PORTS[kind])
+        host, port = parse_host_port(rest[2:], _DEFAULT_PORTS[kind])
         return Route(kind, host=host, port=port)
     # Two slashes, as in a URL, would be taken for the path's own.
     path = parse_path("/" + rest.lstrip("/") if rest.startswith("//") else rest)
@@ -105,7 +105,7 @@ def _unknown(scheme: str, text: str) -> str:
     return f"{text!r} is no route; a route is one of {schemes}"
 
 
-def _host_port(text: str, default: int) -> tuple[str, int]:
+def parse_host_port(text: str, default: int) -> tuple[str, int]:
     match = _HOST_PORT.fullmatch(text)
     if match is None or (match[3] and ":" in match[3]):
         raise ValueError("an IPv6 address stands in brackets, as smtp://[2001:db8::5]:25")

@@ -126,7 +126,15 @@ class DnsResolver:
             return [], None
         except DnsFault as fault:
             return [], fault
-        return [str(ip_address(record.address)) for record in records], None
+        return _as_text(records), None
+
+    async def ipv4(self, name: str) -> Sequence[str]:
+        """See :class:`mailsecure.world.Resolver`."""
+        return _as_text(await self._lookup(_clean(name), dns.A))
+
+    async def ipv6(self, name: str) -> Sequence[str]:
+        """See :class:`mailsecure.world.Resolver`."""
+        return _as_text(await self._lookup(_clean(name), dns.AAAA))
 
     async def txt(self, name: str) -> Sequence[bytes]:
         """See :class:`mailsecure.world.Resolver`."""
@@ -249,6 +257,10 @@ _CODES = {
 
 def _clean(name: str) -> str:
     return name.removesuffix(".").lower()
+
+
+def _as_text(records: Sequence[Any]) -> list[str]:
+    return [str(ip_address(record.address)) for record in records]
 
 
 def _text(name: Any) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "Health",
     "Listing",
     "NewMessage",
+    "Quarantine",
     "QueuedMessage",
     "QueuedRecipient",
     "RecipientState",
@@ -58,6 +59,22 @@ class Body(Protocol):
         """True where :meth:`pieces` touches no file."""
 
 
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Why some recipients of a message are held in the quarantine, for who looks at it.
+
+    ``recipients`` are their indexes in the envelope.  ``symbols`` are (name, score, reason).
+    ``subject`` and ``header_from`` are as the header section has them, decoded.
+    """
+
+    recipients: frozenset[int]
+    reason: str
+    score: float = 0.0
+    symbols: tuple[tuple[str, float, str], ...] = ()
+    subject: str = ""
+    header_from: str = ""
+
+
 @dataclass(slots=True)
 class NewMessage:
     """A message that is about to be answered with 250."""
@@ -70,6 +87,8 @@ class NewMessage:
     body: Body
     #: When the first attempt is due; ``arrived`` if the gateway sets nothing else.
     due: float
+    #: Whom it does not go to, until somebody releases it.
+    quarantine: Quarantine | None = None
 
 
 class RecipientState(Enum):
@@ -77,6 +96,8 @@ class RecipientState(Enum):
 
     QUEUED = "queued"
     HELD = "held"
+    #: In the quarantine: neither the queue's commands nor delivery see it.
+    QUARANTINED = "quarantined"
 
 
 @dataclass(slots=True)

@@ -60,6 +60,14 @@ class FakeResolver:
             raise DnsAbsent(host)
         return found
 
+    async def ipv4(self, name: str) -> Sequence[str]:
+        """See :class:`mailsecure.world.Resolver`."""
+        return self._records(name, "A")
+
+    async def ipv6(self, name: str) -> Sequence[str]:
+        """See :class:`mailsecure.world.Resolver`."""
+        return self._records(name, "AAAA")
+
     async def txt(self, name: str) -> Sequence[bytes]:
         """See :class:`mailsecure.world.Resolver`."""
         return [text.encode() for text in self._records(name, "TXT")]

@@ -1,0 +1,62 @@
+"""What the rooms above see of the history.
+
+Who tells something calls :meth:`Recorder.tell`, which never blocks, never fails and never
+waits; who asks something awaits a method of :class:`History`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..errors import LocalFault
+from .values import Event
+
+__all__ = ["History", "Recorder", "RecordsAway", "Search"]
+
+
+class RecordsAway(LocalFault):
+    """The database cannot be asked now."""
+
+
+class Recorder(Protocol):
+    """Takes what happens."""
+
+    def tell(self, event: Event) -> None:
+        """Note an event.  In the reactor's thread; costs microseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What ``mailsecure trace`` looks for; an empty field matches all.
+
+    ``sender``, ``recipient``, ``subject`` and ``client`` are any part, whatever the case;
+    ``text`` is any part of any of these, or of the Message-ID.  ``since`` and ``until`` are
+    Unix seconds, ``until`` 0 for now.  ``action`` is one of accept … discard, or
+    ``refused`` for what was not even a message.
+    """
+
+    text: str = ""
+    sender: str = ""
+    recipient: str = ""
+    subject: str = ""
+    client: str = ""
+    id: int = 0
+    since: float = 0.0
+    until: float = 0.0
+    action: str = ""
+    limit: int = 50
+
+
+class History(Protocol):
+    """Answers questions; each may take a while, and raises :class:`RecordsAway`."""
+
+    async def trace(self, search: Search) -> Sequence[dict[str, Any]]:
+        """Return what matches, the newest first, each whole: see :mod:`.reading`."""
+
+    async def message(self, id: int) -> dict[str, Any] | None:
+        """Return one message with everything known of it, or None."""
+
+    async def report(self) -> dict[str, Any]:
+        """Return how the history is: events written, waiting, lost, size, why it is away."""
