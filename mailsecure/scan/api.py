@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from zope.interface import Attribute, Interface
 
@@ -30,6 +30,7 @@ __all__ = [
     "Check",
     "ICheckMaker",
     "Line",
+    "Reporting",
     "ScannerFault",
     "Site",
     "Stateful",
@@ -105,6 +106,7 @@ class Check(Protocol):
         """Return what is found.  ``facts`` are those of ``stage``."""
 
 
+@runtime_checkable
 class Stateful(Protocol):
     """A check that has something to open and close may have these, too."""
 
@@ -113,6 +115,14 @@ class Stateful(Protocol):
 
     async def stop(self) -> None:
         """Called once after the last session."""
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """A check that has something to say in ``mailsecure status``: the engines."""
+
+    def report(self) -> dict[str, Any]:
+        """Return how it is; see :mod:`.engines.guard`."""
 
 
 class ICheckMaker(Interface):
