@@ -121,7 +121,7 @@ class Scan:
     unscannable: ScanAction = option("choice", "quarantine", "What is done with a message that cannot be read: broken beyond repair, too deep, too large, a bomb.")
     encrypted: ScanAction = option("choice", "tag", "What is done with a message that holds a password-protected archive or document.")
     check_timeout: Seconds = option("timeout", "15s", "How long one check may take.")
-    timeout: Seconds = option("timeout", "60s", "How long all checks of a message may take together.")
+    timeout: Seconds = option("timeout", "1m", "How long all checks of a message may take together.")
     scores: dict[str, float] = option("scores", "", "Scores that differ from the checks' own, one symbol a line.", "SPF_FAIL 4\nHELO_NOT_FQDN 0")
     subject_prefix: str = option("line", "", "What is put in front of the subject of tagged mail.", "[SPAM]")
     headers: bool = option("yes-no", "yes", "Write X-Spam-Status and X-Spam-Flag into what is delivered.")
@@ -256,7 +256,11 @@ class Attachments:
 
 @dataclass(frozen=True, slots=True)
 class Urls:
-    """Where links lead: the check ``urls``.  The names of their hosts are looked up."""
+    """Where links lead: the check ``urls``.
+
+    The hosts of the links in a message are looked up in lists of domains: by the domain that
+    was registered (``example.co.uk``, whatever stands before it), or by their address.
+    """
 
     lists: tuple[DnsList, ...] = option("dns-lists", "", "Lists of domains, one a line: zone, the answers that count if not all do, score.", "multi.uribl.com=127.0.0.2 4\ndbl.spamhaus.org=127.0.1.2-99 5")
     max_names: int = option("count", "20", "Names of one message that are looked up.")
@@ -316,7 +320,11 @@ class Rspamd(EngineSettings):
 
 @dataclass(frozen=True, slots=True)
 class Spamassassin(EngineSettings):
-    """SpamAssassin's spamd: its score is added."""
+    """SpamAssassin's spamd, over its own protocol: its score is added.
+
+    Its score, times ``weight``, is that of the symbol SPAMASSASSIN; the tests that it names are
+    the reason.  Whatever it thinks of thresholds is not asked.
+    """
 
     address: str = option("client", "tcp:127.0.0.1:783", "Where spamd listens: unix:PATH or tcp:HOST:PORT.", "unix:/run/spamd.sock")
     user: str = option("user", "", "Whose preferences are used; the daemon's default if empty.")
@@ -326,7 +334,11 @@ class Spamassassin(EngineSettings):
 
 @dataclass(frozen=True, slots=True)
 class Icap(EngineSettings):
-    """A scanner that speaks ICAP (RFC 3507), asked with RESPMOD: finds malware."""
+    """A scanner that speaks ICAP (RFC 3507), asked with RESPMOD: finds malware.
+
+    Most commercial scanners do.  What it calls infected is the symbol ICAP, which is malware
+    (``[scan] malware`` says what is done with it), the name that it gives is the reason.
+    """
 
     url: str = option("url", "icap://127.0.0.1:1344/avscan", "The service.", "icap://192.0.2.9:1344/srv_clamav")
     max_size: Octets = option("size", "25M", "Larger messages count as unscannable here.")
@@ -375,7 +387,8 @@ class Arc:
 class Quarantine:
     """What is held, and how long: see ``mailsecure quarantine``.
 
-    Held messages are in the spool, as durable as what is queued, their bodies compressed.
+    Held messages are in the spool, as durable as what is queued, their bodies compressed; nobody
+    is told of them but the postmaster.
     """
 
     retention: Seconds = option("timeout", "30d", "Held messages are deleted after this time.")
