@@ -21,9 +21,9 @@ from typing import Any, Protocol, runtime_checkable
 from zope.interface import Attribute, Interface
 
 from ..config.model import Config
-from ..errors import LocalFault, RemoteFault
 from ..spool.values import Body
 from ..world import World
+from .faults import ScannerFault, Unscannable, WorkerFault
 from .values import Facts, Finding, Stage
 
 __all__ = [
@@ -38,18 +38,6 @@ __all__ = [
     "WorkerFault",
     "Workers",
 ]
-
-
-class Unscannable(RemoteFault):
-    """The message cannot be read: too deep, too large, a bomb, broken beyond repair."""
-
-
-class ScannerFault(LocalFault):
-    """A scanner cannot be reached, is late, or makes no sense."""
-
-
-class WorkerFault(LocalFault):
-    """The pool of processes cannot do work now (it is stopping, or a process will not start)."""
 
 
 class Workers(Protocol):
