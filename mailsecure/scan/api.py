@@ -21,6 +21,7 @@ from typing import Any, Protocol, runtime_checkable
 from zope.interface import Attribute, Interface
 
 from ..config.model import Config
+from ..config.scanning import Scan
 from ..spool.values import Body
 from ..world import World
 from .faults import ScannerFault, Unscannable, WorkerFault
@@ -30,6 +31,7 @@ __all__ = [
     "Check",
     "ICheckMaker",
     "Line",
+    "Pool",
     "Reporting",
     "ScannerFault",
     "Site",
@@ -54,6 +56,22 @@ class Workers(Protocol):
         that, takes longer than ``[scan] worker_time``, takes more than ``worker_memory``,
         or dies, and :class:`WorkerFault` if there is no process to be had.
         """
+
+
+class Pool(Workers, Protocol):
+    """The same, as whoever owns them sees them."""
+
+    async def start(self) -> None:
+        """Start the processes."""
+
+    async def stop(self) -> None:
+        """End them; jobs that are not done fail."""
+
+    def reconfigure(self, settings: Scan) -> None:
+        """Go by other settings from the next job on."""
+
+    def report(self) -> dict[str, Any]:
+        """Return how they are; see :mod:`.workers.pool`."""
 
 
 class Line(Protocol):

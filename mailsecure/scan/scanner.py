@@ -19,7 +19,7 @@ from ..config.model import Config
 from ..counters import Counters
 from ..errors import ConfigProblems, Problem, RemoteFault
 from ..spool.values import Body
-from .api import Check, ICheckMaker, Reporting, Site, Stateful
+from .api import Check, ICheckMaker, Pool, Reporting, Site, Stateful
 from .dressing import dress
 from .finding import unknown_checks
 from .inspection import Inspection, Judgement
@@ -28,7 +28,6 @@ from .pipeline import Pipeline
 from .signing import Signer
 from .values import AuthResult, Facts
 from .verdict import Policy
-from .workers.pool import WorkerPool
 
 __all__ = ["Scanner"]
 
@@ -58,7 +57,7 @@ class Scanner:
     def __init__(
         self,
         site: Site,
-        pool: WorkerPool,
+        pool: Pool,
         makers: Mapping[str, ICheckMaker],
         counters: Counters,
     ) -> None:
