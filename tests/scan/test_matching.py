@@ -15,6 +15,12 @@ from mailsecure.scan.checks.matching import (
     read_address,
 )
 
+PRIVATE = """
+127.0.0.1 10.1.2.3 172.31.0.1 192.168.1.1 169.254.1.1 100.64.0.1 0.0.0.0 255.255.255.255
+239.1.1.1 ::1 :: fd00::1 fe80::1 ff02::1
+"""
+PUBLIC = "192.0.2.1 8.8.8.8 100.128.0.1 172.32.0.1 2001:db8::1 2a00::1"
+
 
 class MatchingTests(SynchronousTestCase):
     """The functions of :mod:`mailsecure.scan.checks.matching`."""
@@ -50,13 +56,9 @@ class MatchingTests(SynchronousTestCase):
 
     def test_public(self):
         """Nobody is asked about private addresses."""
-        private = (
-            "127.0.0.1 10.1.2.3 172.31.0.1 192.168.1.1 169.254.1.1 100.64.0.1 0.0.0.0 255.255.255.255"
-            " 239.1.1.1 ::1 :: fd00::1 fe80::1 ff02::1"
-        )
-        for text in private.split():
+        for text in PRIVATE.split():
             self.assertFalse(is_public(ip_address(text)), text)
-        for text in "192.0.2.1 8.8.8.8 100.128.0.1 172.32.0.1 2001:db8::1 2a00::1".split():
+        for text in PUBLIC.split():
             self.assertTrue(is_public(ip_address(text)), text)
 
     def test_names(self):
