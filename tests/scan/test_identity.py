@@ -1,4 +1,4 @@
-"""Proves that names are believed only where they lead back, and senders where they can be answered."""
+"""Proves which names and senders are believed."""
 
 from __future__ import annotations
 
@@ -237,6 +237,9 @@ class OursTests(SynchronousTestCase):
 
     def test_addresses(self) -> None:
         """This machine's, and those that it may hold."""
-        ini = "[cluster]\nkey_file = /k\ninterface = lo\n[virtual:mail]\naddresses = 192.0.2.25 2001:db8::25/64\n"
+        ini = (
+            "[cluster]\nkey_file = /k\ninterface = lo\n"
+            "[virtual:mail]\naddresses = 192.0.2.25 2001:db8::25/64\n"
+        )
         found = own_addresses(Scene(ini).config)
         self.assertLess({"192.0.2.25", "2001:db8::25", "127.0.0.1"}, found)

@@ -7,11 +7,13 @@ zone; an IPv4 address mapped into IPv6 (RFC 4291 §2.5.5.2) is the IPv4 address.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 __all__ = [
     "Address",
     "Network",
+    "digest",
     "is_listed_mailbox",
     "is_listed_name",
     "is_public",
@@ -72,6 +74,12 @@ def network_of(client: str, ipv4_prefix: int, ipv6_prefix: int) -> str:
         return client
     prefix = ipv4_prefix if address.version == 4 else ipv6_prefix
     return str(ip_network((address, prefix), strict=False))
+
+
+def digest(*parts: str) -> str:
+    """Return 32 characters that stand for ``parts`` and tell nothing of them."""
+    text = "\0".join(parts).encode("utf-8", "surrogatepass")
+    return blake2b(text, digest_size=16).hexdigest()
 
 
 def is_listed_name(name: str, patterns: Iterable[str]) -> bool:

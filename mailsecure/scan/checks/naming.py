@@ -57,7 +57,7 @@ def judge_helo(helo: str, client: str, ours: Ours) -> Greeting:
     try:
         name = canonical_domain(helo.removesuffix("."))
     except RemoteFault:
-        return Greeting(NOT_FQDN, f"{ascii(helo)} is no domain")
+        return Greeting(NOT_FQDN, f"{helo!a} is no domain")
     if (name in ours.names or name in _LOCALHOST) and not ours.is_us(here):
         return Greeting(FORGED, f"it calls itself {name}")
     if "." not in name or name.startswith("["):
