@@ -38,7 +38,7 @@ from ..spool.body import BodyStore
 from ..spool.ids import IdSource
 from ..world import World
 from .desk import Desk
-from .gossip import Gossip, Line
+from .gossip import LimitsGossip, Line
 from .judging import Judge
 from .limits import ClientLimits, Limits
 from .networks import NetworkList
@@ -97,7 +97,7 @@ class Gateway(Service):
         self._tls_factory: TLSMemoryBIOFactory | None = None
         self._sweeper = Periodic(self._clock, 1.0, "the sweep of sessions", self._sweep)
         self._limits = ClientLimits(_limits(config.smtp), telling=parts.line is not None)
-        self._gossip = Gossip(self._clock, self._limits)
+        self._gossip = LimitsGossip(self._clock, self._limits)
         self._load_certificate(config.smtp)
         self._desk = self._new_desk(config, routes)
         reactor = parts.world.reactor

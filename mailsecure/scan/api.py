@@ -29,6 +29,7 @@ from .values import Facts, Finding, Stage
 
 __all__ = [
     "Check",
+    "Heir",
     "ICheckMaker",
     "Line",
     "Pool",
@@ -121,6 +122,18 @@ class Stateful(Protocol):
 
     async def stop(self) -> None:
         """Called once after the last session."""
+
+
+@runtime_checkable
+class Heir(Protocol):
+    """A check that goes on, at a reload, with what its predecessor has open."""
+
+    def inherit(self, old: Check) -> None:
+        """Take over from ``old``, the check of the same name that ran until now.
+
+        Called before the first session.  ``old`` is then not stopped, and this check not
+        started; sessions that began before go on with ``old``.
+        """
 
 
 @runtime_checkable
