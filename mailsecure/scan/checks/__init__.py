@@ -1,0 +1,1 @@
+"""The checks that come with mailsecure; each module has a maker (:mod:`..api`)."""
