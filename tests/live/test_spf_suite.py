@@ -15,7 +15,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailsecure.resolver.answers import valid_name
+from mailsecure.resolver.answers import askable_name
 from mailsecure.scan.checks.authentication import authentication
 from mailsecure.scan.values import Facts, Stage
 from mailsecure.world import DnsAbsent, DnsFault, MxHost
@@ -37,7 +37,7 @@ class SuiteResolver:
         name = name.lower().removesuffix(".")
         for _ in range(8):
             # As the real resolver, which asks for no name that is none.
-            if not valid_name(name):
+            if not askable_name(name):
                 raise DnsAbsent(name)
             entry = self.zone.get(name, [])
             found = [value for each, value in entry if each == kind]
@@ -73,7 +73,9 @@ class SuiteResolver:
 def _records(entry: list[Any]) -> Iterator[tuple[str, Any]]:
     """Yield (type, value); an SPF record stands for a TXT one unless there is one."""
     pairs = [
-        pair for each in entry for pair in (each.items() if isinstance(each, dict) else [(each, "")])
+        pair
+        for each in entry
+        for pair in (each.items() if isinstance(each, dict) else [(each, "")])
     ]
     real = any(kind == "TXT" for kind, _ in pairs)
     for kind, value in pairs:
