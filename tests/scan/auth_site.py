@@ -1,0 +1,27 @@
+"""A site to make the check ``authentication`` and the signer for, all of it in memory."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.task import Clock
+
+from mailsecure.config.load import parse_config
+from mailsecure.scan.api import Site
+from mailsecure.testing.workers import InlineWorkers
+from mailsecure.world import World
+
+__all__ = ["NOW", "site_with"]
+
+NOW = 1_800_000_000.0
+_INI = "[node]\nhostname = mx.example.org\n"
+
+
+def site_with(resolver: Any, ini: str = "", now: float = NOW) -> Site:
+    """Return a site with ``resolver``, workers that work at once, and ``ini``."""
+    config = parse_config(_INI + ini, "test.ini")
+    clock = Clock()
+    world = World(object(), clock, lambda: now, random.Random(1), resolver)
+    return Site(config, world, InlineWorkers(), Path())
