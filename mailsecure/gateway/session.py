@@ -150,7 +150,8 @@ class GatewaySession:
             self._inspection = desk.scanner.open(
                 Facts(self.name, client.address, client.port, client.trusted)
             )
-            self._inspection.connected()
+            if self._inspection is not None:
+                self._inspection.connected()
         return desk.greeting
 
     def turned_away(self, reply: Reply, why: str) -> Reply:

@@ -32,6 +32,7 @@ __all__ = [
     "Heir",
     "ICheckMaker",
     "Line",
+    "Patient",
     "Pool",
     "Reporting",
     "ScannerFault",
@@ -137,8 +138,21 @@ class Heir(Protocol):
 
 
 @runtime_checkable
+class Patient(Protocol):
+    """A check with a time of its own instead of ``[scan] check_timeout``: the engines."""
+
+    @property
+    def limit(self) -> float:
+        """How long it takes at most, in seconds: it sees to that by itself."""
+
+
+@runtime_checkable
 class Reporting(Protocol):
     """A check that has something to say in ``mailsecure status``: the engines."""
+
+    @property
+    def well(self) -> bool:
+        """False while it is down and mail is put off for that."""
 
     def report(self) -> dict[str, Any]:
         """Return how it is; see :mod:`.engines.guard`."""

@@ -1,8 +1,8 @@
 """Runs the checks: those of a stage side by side, each guarded.
 
 A check may be late, raise, or find the message unreadable; none of that gets past
-:meth:`Pipeline.run`.  What a check does not do in ``check_timeout`` is cancelled and counts
-as failed; so does an exception, which is logged (design: an unexpected exception loses no
+:meth:`Pipeline.run`.  What a check does not do in ``check_timeout``, or in a time of its own
+(:class:`~.api.Patient`), is cancelled and counts as failed; so does an exception, which is logged (design: an unexpected exception loses no
 mail, ``[scan] on_failure`` decides).  :class:`~.api.Unscannable` becomes a symbol.
 
 :class:`.inspection.Inspection` is one session's way through the stages.
@@ -21,10 +21,13 @@ from twisted.python.failure import Failure
 
 from ..counters import Counters
 from ..errors import LocalFault
-from .api import Check, Unscannable
+from .api import Check, Patient, Unscannable
 from .values import NOTHING, Facts, Finding, Special, Stage, Symbol
 
 __all__ = ["Found", "Pipeline"]
+
+#: How much longer than its own limit a check is waited for, in seconds.
+GRACE = 1.0
 
 _log = Logger(namespace="scan")
 
@@ -68,10 +71,11 @@ class Pipeline:
 
     def _guarded(self, check: Check, stage: Stage, facts: Facts, found: Found) -> Deferred[None]:
         began = self._clock.seconds()
+        limit = check.limit + GRACE if isinstance(check, Patient) else self._limit
         work = Deferred.fromCoroutine(check.check(stage, facts))
         if not work.called:
-            work.addTimeout(self._limit, self._clock)
-        work.addErrback(self._failed, check, facts)
+            work.addTimeout(limit, self._clock)
+        work.addErrback(self._failed, check, facts, limit)
 
         def ended(finding: Finding) -> None:
             found.findings.append(_marked(finding, check.name))
@@ -79,7 +83,7 @@ class Pipeline:
 
         return work.addCallback(ended)
 
-    def _failed(self, failure: Failure, check: Check, facts: Facts) -> Finding:
+    def _failed(self, failure: Failure, check: Check, facts: Facts, limit: float) -> Finding:
         if failure.check(CancelledError):
             # The session is over; whoever waited does not wait any more.
             return NOTHING
@@ -88,7 +92,7 @@ class Pipeline:
             return Finding((Symbol("UNSCANNABLE", 0.0, reason, special=Special.UNSCANNABLE),))
         self._counters.checks_failed += 1
         if failure.check(DeferredTimeout):
-            reason = f"no answer within {self._limit:g} s"
+            reason = f"no answer within {limit:g} s"
         elif failure.check(LocalFault):
             reason = failure.getErrorMessage()
         else:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import LocalFault
 from ..smtp.envelope import Recipient
 from ..smtp.replies import Reply
 from ..spool.values import Body
@@ -48,6 +49,8 @@ async def rehearse(scanner: Scanner, asked: Rehearsal) -> dict[str, Any]:
     """
     facts = Facts("rehearsal", asked.client, 0, asked.trusted, rehearsal=True)
     inspection = scanner.open(facts)
+    if inspection is None:
+        raise LocalFault("nothing is scanned here: [scan] names no check")
     inspection.connected()
     inspection.helo(asked.helo, True)
     domain = asked.sender.rpartition("@")[2]

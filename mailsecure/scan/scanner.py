@@ -67,6 +67,7 @@ class Scanner:
         self._counters = counters
         self._made = self._make(site.config)
         self._running = False
+        self._pool_runs = False
 
     def _make(self, config: Config) -> _Made:
         site = replace(self._site, config=config)
@@ -87,17 +88,24 @@ class Scanner:
 
     async def start(self) -> None:
         """Start the processes and whatever checks need.  LocalFault: it cannot be."""
-        await self._pool.start()
-        for check in self._made.checks:
-            await _start(check)
         self._running = True
+        await self._begin(self._made)
+
+    async def _begin(self, made: _Made) -> None:
+        if not self._pool_runs and (made.checks or made.signer.active):
+            self._pool_runs = True
+            await self._pool.start()
+        for check in made.checks:
+            await _start(check)
 
     async def stop(self) -> None:
         """Stop them; sessions are over."""
         self._running = False
         for check in self._made.checks:
             await _stop(check)
-        await self._pool.stop()
+        if self._pool_runs:
+            self._pool_runs = False
+            await self._pool.stop()
 
     def prepared(self, config: Config) -> Callable[[], None]:
         """Make everything anew; what is returned puts it in place.  Raises as the start."""
@@ -114,8 +122,7 @@ class Scanner:
         if self._running:
             for check in old.checks:
                 await _stop(check)
-            for check in made.checks:
-                await _start(check)
+            await self._begin(made)
 
     # -- for the gateway
 
@@ -124,9 +131,11 @@ class Scanner:
         """What the ini says of verdicts."""
         return self._made.policy
 
-    def open(self, facts: Facts) -> Inspection:
-        """Begin to inspect a session."""
+    def open(self, facts: Facts) -> Inspection | None:
+        """Begin to inspect a session; None where the ini names no check."""
         made = self._made
+        if not made.checks:
+            return None
         clock = self._site.world.clock
         return Inspection(clock, made.pipeline, made.policy, facts, made.config.scan.timeout)
 
@@ -153,6 +162,11 @@ class Scanner:
         first ``cut`` octets.  LocalFault: it cannot be signed now.
         """
         return await self._made.signer.sign(facts, header, body, cut, results)
+
+    @property
+    def well(self) -> bool:
+        """Say whether mail can be judged: no engine is down without which it is put off."""
+        return all(each.well for each in self._made.checks if isinstance(each, Reporting))
 
     def report(self) -> dict[str, Any]:
         """Return what ``mailsecure status`` says of scanning."""

@@ -119,6 +119,16 @@ class Running(PipelineTestCase):
         self.assertEqual(symbol.reason, "no answer within 15 s")
         self.assertEqual((slow.cancelled, self.counters.checks_failed), (1, 1))
 
+    def test_an_engine_has_a_time_of_its_own(self) -> None:
+        slow: Any = Scripted("engine")
+        slow.limit = 30.0
+        slow.hang()
+        work = self.pipeline(slow).run(Stage.DATA, self.facts)
+        self.clock.advance(30.9)
+        self.assertNoResult(work)
+        self.clock.advance(0.2)
+        self.assertEqual(self.successResultOf(work).symbols[0].name, "ENGINE_FAILED")
+
     def test_a_fault_of_ours(self) -> None:
         check = Scripted("x")
         check.fault = LocalFault("the scanner is away")
