@@ -40,12 +40,14 @@ def encode_frame(content: Mapping[str, Any], octets: int = 0) -> bytes:
 
     Raises ValueError if either is too long, or if ``content`` is no JSON.
     """
-    text = json.dumps(content, separators=(",", ":")).encode("ascii")
-    if len(text) > MAX_RESULT:
-        raise ValueError(f"{len(text)} octets of JSON are too many")
+    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
+    octets_of_text = text.encode("utf-8", "surrogatepass")
+    length = len(octets_of_text)
+    if length > MAX_RESULT:
+        raise ValueError(f"{length} octets of JSON are too many")
     if octets > MAX_OCTETS:
         raise ValueError(f"a message of {octets} octets is too long")
-    return _PREFIX.pack(len(text), octets) + text
+    return _PREFIX.pack(length, octets) + octets_of_text
 
 
 def read_prefix(prefix: bytes) -> tuple[int, int]:
