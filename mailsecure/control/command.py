@@ -37,6 +37,7 @@ from .asking import (
     print_page,
 )
 from .cluster_command import cluster
+from .dkim_command import dkim
 from .drain_command import drain, undrain
 from .lines import escape
 from .scan_command import scan
@@ -168,6 +169,7 @@ def reload(config: Path, as_json: bool) -> None:
 
 
 cli.add_command(cluster)
+cli.add_command(dkim)
 cli.add_command(drain)
 cli.add_command(undrain)
 cli.add_command(scan)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from .header_fields import Field, values_of
 
 __all__ = [
+    "ARC_NAMES",
     "MAX_SEALS",
     "MAX_SIGNATURE",
     "TagsBroken",
@@ -27,6 +28,8 @@ __all__ = [
 MAX_SIGNATURE = 8192
 #: RFC 8617 §4.2.1.
 MAX_SEALS = 50
+#: The fields of a set of ARC, in the order in which they are sealed (RFC 8617 §5.1.1).
+ARC_NAMES = (b"arc-authentication-results", b"arc-message-signature", b"arc-seal")
 
 _WSP = re.compile(r"[ \t\r\n]+")
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,30}")

@@ -48,7 +48,7 @@ from ..values import NOTHING, Content, Facts, Finding, Stage
 __all__ = ["AuthenticationCheck", "AuthenticationMaker", "authentication"]
 
 #: A header section up to this size is read here, to look up ahead what it names; a larger
-#: one only by a worker.
+#: one, or one that the gateway found too long to look at (b""), only by a worker.
 _SMALL_HEADER = 32 << 10
 _MAX_QUESTIONS = 80
 _NO_CHAIN: Mapping[str, Any] = {"result": "none", "reason": "", "sets": []}
@@ -116,7 +116,7 @@ class AuthenticationCheck:
         """Return what :func:`..jobs.signatures.verify` found, or would find."""
         settings = self._settings
         most = settings.max_signatures if settings.dkim else 0
-        if len(content.header) <= _SMALL_HEADER:
+        if 0 < len(content.header) <= _SMALL_HEADER:
             try:
                 fields = split_fields(content.header)
             except TooManyFields as trouble:

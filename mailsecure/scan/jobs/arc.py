@@ -11,7 +11,7 @@ from typing import Any
 
 from ..dns_answers import Known, Unanswered
 from ..header_fields import Field, unfolded
-from ..tags import MAX_SEALS, MAX_SIGNATURE, instance_of
+from ..tags import ARC_NAMES, MAX_SEALS, MAX_SIGNATURE, instance_of
 from .canonical import Message
 from .dkim_signature import (
     Signature,
@@ -22,18 +22,11 @@ from .dkim_signature import (
 )
 from .keys import PublicKey
 
-__all__ = ["NAMES", "newest_instance", "outcome", "verify_chain"]
+__all__ = ["chain_of", "outcome", "verify_chain"]
 
-#: The fields of a set, in the order in which they are sealed (RFC 8617 §5.1.1).
-NAMES = (b"arc-authentication-results", b"arc-message-signature", b"arc-seal")
 _LONGEST_RESULTS = 4000
 
 _Set = tuple[Field, Field, Field]
-
-
-def newest_instance(fields: Sequence[Field]) -> int:
-    """Return the highest instance of a message's ARC fields, 0 if there are none."""
-    return max((instance_of(value) for name, value in fields if name.lower() in NAMES), default=0)
 
 
 def verify_chain(message: Message, known: Known, now: float) -> dict[str, Any]:
@@ -42,10 +35,10 @@ def verify_chain(message: Message, known: Known, now: float) -> dict[str, Any]:
     A set is ``instance``, ``domain`` (of its seal) and ``results``, what it says was found,
     the newest first.
     """
-    if not any(name.lower() in NAMES for name, _ in message.fields):
-        return outcome("none")
     try:
-        sets = _sets(message.fields)
+        sets = chain_of(message.fields)
+        if not sets:
+            return outcome("none")
         seals = _seals(sets, now)
         _verify(message, sets, seals, known, now)
     except SignatureFault as fault:
@@ -85,15 +78,18 @@ def _verify(
         # The sets up to this one from the first; fields are taken from the bottom up.
         covered = [field for each in sets[:i] for field in each][:-1]
         sealed = Message(covered[::-1], b"")
-        check_signature(sealed, seals[i - 1], key, (NAMES * i)[:-1])
+        check_signature(sealed, seals[i - 1], key, (ARC_NAMES * i)[:-1])
 
 
-def _sets(fields: Sequence[Field]) -> list[_Set]:
-    """Return the sets from the first; each must be whole, and none may be missing."""
+def chain_of(fields: Sequence[Field]) -> list[_Set]:
+    """Return the sets from the first; each must be whole, and none may be missing.
+
+    Raises :class:`~.dkim_signature.SignatureFault`.
+    """
     found: dict[tuple[int, bytes], Field] = {}
     for field in fields:
         name = field[0].lower()
-        if name not in NAMES:
+        if name not in ARC_NAMES:
             continue
         instance = instance_of(field[1])
         if not 1 <= instance <= MAX_SEALS or (instance, name) in found:
@@ -101,10 +97,10 @@ def _sets(fields: Sequence[Field]) -> list[_Set]:
         if len(field[1]) > MAX_SIGNATURE:
             raise SignatureFault("fail", f"field of more than {MAX_SIGNATURE} octets")
         found[instance, name] = field
-    newest = max(instance for instance, _ in found)
+    newest = max((instance for instance, _ in found), default=0)
     try:
         return [
-            (found[i, NAMES[0]], found[i, NAMES[1]], found[i, NAMES[2]])
+            (found[i, ARC_NAMES[0]], found[i, ARC_NAMES[1]], found[i, ARC_NAMES[2]])
             for i in range(1, newest + 1)
         ]
     except KeyError:
