@@ -6,8 +6,9 @@ strings end with NUL.  The mail server begins each exchange; a filter answers co
 the end of the message says what it wants changed before it decides.
 
 What we let filters do (:data:`ACTIONS`) is to add, change and remove fields, and to
-quarantine.  Changes of the body, of the sender or the recipients are not offered, and a
-filter that asks for them all the same breaks the protocol.
+quarantine.  Changes of the body, of the sender or the recipients are not offered.  Some
+filters (Rspamd's proxy) answer with all they know whatever was offered, so that is no fault
+yet: asking for such a change is.
 """
 
 from __future__ import annotations
@@ -177,16 +178,12 @@ def negotiated(answer: Packet) -> Negotiated:
     """Return what the filter's answer to :func:`negotiation` comes to."""
     if answer.command != "O" or len(answer.data) < 12:
         raise RemoteFault(f"no negotiation: {answer.command!r}")
-    version, actions, steps = (
+    version, _actions, steps = (
         int.from_bytes(answer.data[at : at + 4], "big") for at in range(0, 12, 4)
     )
     if not _OLDEST <= version <= VERSION:
         raise RemoteFault(f"speaks version {version} of the milter protocol, not {VERSION}")
-    if actions & ~ACTIONS:
-        raise RemoteFault(f"wants to change what is not offered: actions {actions & ~ACTIONS:#x}")
-    if steps & ~int(OFFER):
-        raise RemoteFault(f"wants steps that are not offered: {steps & ~int(OFFER):#x}")
-    return Negotiated(version, Steps(steps))
+    return Negotiated(version, Steps(steps & int(OFFER)))
 
 
 def connection(name: str, address: str, port: int) -> bytes:

@@ -139,7 +139,7 @@ class Wire(Protocol):
         reading, self._reading = self._reading, None
         writing, self._writing = self._writing, None
         if writing is not None:
-            writing.errback(self._end)
+            writing.callback(None)
         if reading is not None:
             if self._clean:
                 reading.callback(b"")
@@ -173,13 +173,18 @@ class Wire(Protocol):
         return bool(self._received) or self._end is not None
 
     async def send(self, data: bytes) -> None:
-        """Send octets; returns when more may follow.  Raises :class:`Gone`."""
-        if self._end is not None:
+        """Send octets; returns when more may follow.
+
+        Raises :class:`Gone` where the connection is lost, unless there is still something to
+        read: the other side may have said why before it left.
+        """
+        if self._end is None:
+            self.transport.write(data)
+            if self._full:
+                self._writing = Deferred(self._cancelled)
+                await self._writing
+        if self._end is not None and not self._received:
             raise self._end
-        self.transport.write(data)
-        if self._full:
-            self._writing = Deferred(self._cancelled)
-            await self._writing
 
     async def receive(self) -> bytes:
         """Return what has come; b"" where the other side has said all.  Raises :class:`Gone`."""

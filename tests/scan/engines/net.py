@@ -11,10 +11,12 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from twisted.internet import error
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionRefusedError
+from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import ITransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
@@ -158,7 +160,7 @@ class Net:
             return connector
         scanner = self.listening.get(place)
         if scanner is None:
-            factory.clientConnectionFailed(connector, Failure(ConnectionRefusedError()))
+            factory.clientConnectionFailed(connector, Failure(error.ConnectionRefusedError()))
             return connector
         ours, theirs = End(self), End(self)
         ours.other, theirs.other = theirs, ours
@@ -172,7 +174,8 @@ class Net:
     def run(self, steps: int = 100_000) -> None:
         """Let everything travel that is under way."""
         for _ in range(steps):
-            if not any([end.step() for end in list(self.ends)]):
+            moved = [end.step() for end in list(self.ends)]
+            if not any(moved):
                 break
         else:
             raise AssertionError("the network does not come to rest")
@@ -226,8 +229,6 @@ def make_site(net: Net, clock: Clock, ini: str = "") -> Site:
     world = ThreadWorld(
         net, clock, lambda: EPOCH + clock.seconds(), random.Random(1), Names({"s.test": ["::1"]})
     )
-    from pathlib import Path
-
     config = parse_config(f"[node]\nhostname = mx.test\n{ini}", "test.ini")
     return Site(config, world, InlineWorkers(), Path("/nowhere"))
 
