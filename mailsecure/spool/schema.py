@@ -121,7 +121,6 @@ CREATE TABLE quarantined (
     PRIMARY KEY (message, idx)
 ) WITHOUT ROWID;
 CREATE INDEX quarantined_mailbox ON quarantined (mailbox);
-CREATE INDEX quarantined_domain ON quarantined (domain);
 CREATE TABLE quarantine_total (
     messages INTEGER NOT NULL,
     recipients INTEGER NOT NULL,
