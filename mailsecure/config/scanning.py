@@ -175,7 +175,8 @@ class Identity:
     """What the client says of itself, and what the DNS says: the check ``identity``.
 
     Symbols: RDNS_NONE, RDNS_FORGED, HELO_FORGED, HELO_LITERAL_FALSE, HELO_NOT_FQDN,
-    HELO_UNRESOLVED, SENDER_NO_MX.  Clients in ``[relay] networks`` are not checked.
+    HELO_UNRESOLVED, SENDER_NO_MX; RDNS_FAULT and SENDER_DNS_FAULT where the DNS does not say
+    what is required here.  Clients in ``[relay] networks`` are not checked.
     """
 
     reject_forged_helo: bool = option("yes-no", "yes", "Refuse strangers that call themselves by our own name, domain or address.")
@@ -188,7 +189,9 @@ class Dnsbl:
     """Lists of clients in the DNS: the check ``dnsbl``.
 
     The lists are asked while the client waits for its greeting and says HELO; the scores of
-    those that list it are added up.  A negative score is that of a list of the good.
+    those that list it are added up.  A negative score is that of a list of the good.  Symbols:
+    DNSBL_ or DNSWL_ and the zone, as DNSBL_ZEN_SPAMHAUS_ORG; DNSBL_REFUSED.  Clients in
+    ``[relay] networks`` are not asked about.
     """
 
     lists: tuple[DnsList, ...] = option("dns-lists", "", "Lists, one a line: zone, the answers that count if not all do, score.", "zen.spamhaus.org=127.0.0.2-11 6\nlist.dnswl.org=127.0.0-255.1-3 -3")
@@ -203,7 +206,8 @@ class Greylist:
 
     The first message of a client's network, reverse-path and recipient is answered 450; a
     real mail server comes again.  Known triples pass, and so does a network that came
-    again for several of them.  The nodes of a cluster tell each other.
+    again for several of them, and a client that a list of the good knows (``[dnsbl]``).  The
+    nodes of a cluster tell each other.  Symbol: GREYLISTED.
     """
 
     delay: Seconds = option("duration", "5m", "How long a stranger has to wait at least.")
@@ -223,13 +227,13 @@ class Rates:
     """How much a client's network and a sender may send: the check ``rates``.
 
     Beside the limits of ``[smtp]``, which are there against floods.  Who is above gets 450
-    4.7.1.  The nodes of a cluster tell each other.
+    4.7.1.  The nodes of a cluster count together.  Symbols: RATE_NETWORK, RATE_SENDER.
     """
 
     window: Seconds = option("timeout", "1h", "The time over which is counted.")
     network_messages: int = option("limit", "0", "Messages of a client's network (/24, /64); 0: no limit.", "2000")
     network_recipients: int = option("limit", "0", "Recipients likewise.", "10000")
-    sender_messages: int = option("limit", "0", "Messages of one reverse-path, for clients in [relay] networks too: a hijacked account shows here.", "200")
+    sender_messages: int = option("limit", "0", "Messages of one reverse-path, for clients in [relay] networks too: a hijacked account shows here. Of strangers, within their network only.", "200")
     sender_recipients: int = option("limit", "0", "Recipients likewise.", "500")
 
 

@@ -180,5 +180,7 @@ class DnsblMaker:
     name = "dnsbl"
 
     def make(self, site: Site) -> DnsblCheck:
-        """Return the check."""
+        """Return the check; ValueError for a limit that everybody reaches."""
+        if site.config.dnsbl.reject <= 0:
+            raise ValueError("reject must be more than 0: everybody would be refused")
         return DnsblCheck(site)

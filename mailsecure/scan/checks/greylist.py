@@ -246,5 +246,8 @@ class GreylistMaker:
     name = "greylist"
 
     def make(self, site: Site) -> GreylistCheck:
-        """Return the check."""
+        """Return the check; ValueError if nobody could ever pass."""
+        settings = site.config.greylist
+        if settings.delay >= settings.retry_within:
+            raise ValueError("delay must be less than retry_within: nobody could ever pass")
         return GreylistCheck(site)
