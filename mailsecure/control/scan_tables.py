@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ..units import format_octets, format_seconds
 from .lines import escape
-from .tables import age
+from .times import age
 
 __all__ = ["history_line", "scan_lines"]
 
