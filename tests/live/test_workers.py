@@ -11,29 +11,21 @@ import subprocess
 import sys
 import tempfile
 import unittest
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from twisted.internet import reactor as _reactor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.task import deferLater
-from twisted.trial.unittest import TestCase
 
-from mailsecure.config.load import parse_config
 from mailsecure.scan.api import Unscannable, WorkerFault
 from mailsecure.scan.workers import forker, pool, staff
 from mailsecure.scan.workers.pool import WorkerPool
 from mailsecure.spool.values import SpoolBroken
-from mailsecure.testing.resolver import FakeResolver
 from mailsecure.testing.workers import OctetsBody
-from mailsecure.world import World
 
 from .harness import until
-
-reactor: Any = _reactor
-SETTINGS = replace(parse_config("", "test.ini").scan, workers=2, worker_time=1.0)
+from .pools import PooledTestCase, reactor
 
 
 def alive(process: int) -> bool:
@@ -76,19 +68,12 @@ class ShortBody(FileBody):
         yield b"x" * size
 
 
-class PoolTestCase(TestCase):
-    """Has a pool of two processes."""
+class PoolTestCase(PooledTestCase):
+    """Has a pool of two processes, whose jobs are those of :mod:`.labour`."""
 
     timeout = 60
-    settings = SETTINGS
-
-    def setUp(self) -> Deferred[None]:
-        self.world = World(
-            reactor, reactor, lambda: 0.0, random.Random(1), FakeResolver(), kernel=None
-        )
-        self.pool = WorkerPool(self.world, self.settings, "tests.live.labour")
-        self.addCleanup(lambda: Deferred.fromCoroutine(self.pool.stop()))
-        return Deferred.fromCoroutine(self.pool.start())
+    ini = "[scan]\nworkers = 2\nworker_time = 1s\n"
+    package = "tests.live.labour"
 
     def run_job(
         self, name: str, arguments: dict[str, Any] | None = None, body: Any = None
@@ -104,14 +89,6 @@ class PoolTestCase(TestCase):
         except kind as fault:
             return str(fault)
         raise AssertionError(f"not refused: {result}")
-
-    async def until(self, true: Callable[[], bool], what: str) -> None:
-        """Wait until ``true`` says so, for ten seconds."""
-        for _ in range(1000):
-            if true():
-                return
-            await deferLater(reactor, 0.01, int)
-        raise AssertionError(f"not within 10 s: {what}")
 
     async def well(self) -> None:
         """The pool has all its processes and does jobs."""
@@ -325,7 +302,7 @@ class ForkerTests(PoolTestCase):
         self.patch(forker.Forker, "start", start)
         self.patch(staff, "FIRST_PAUSE", 0.2)
         self.patch(pool, "MAX_WAIT", 1.0)
-        self.pool = WorkerPool(self.world, self.settings, "tests.live.nowhere")
+        self.pool = WorkerPool(self.world, self.config.scan, "tests.live.nowhere")
         await self.pool.start()
         await self.refused(self.run_job("echo"), WorkerFault)
         self.assertIn(len(starts), (1, 2, 3, 4))
