@@ -11,8 +11,8 @@ from mailsecure.scan.checks.identity import (
     IdentityCheck,
     IdentityMaker,
     own_addresses,
-    own_names,
 )
+from mailsecure.scan.checks.naming import own_names
 from mailsecure.scan.values import Facts, Finding, Stage
 from mailsecure.testing.resolver import SERVFAIL
 

@@ -34,7 +34,7 @@ from ...world import DnsAbsent, DnsFault
 from ..api import ICheckMaker, Site
 from ..values import NOTHING, AuthResult, Facts, Finding, Stage, Symbol
 from .matching import Address, read_address
-from .naming import FORGED, LITERAL_FALSE, NOT_FQDN, Ours, judge_helo
+from .naming import FORGED, LITERAL_FALSE, NOT_FQDN, Ours, judge_helo, own_names
 
 __all__ = ["IdentityCheck", "IdentityMaker"]
 
@@ -277,15 +277,6 @@ def own_addresses(config: Config) -> frozenset[str]:
                 if address is not None:
                     found.add(str(address))
     return frozenset(found)
-
-
-def own_names(config: Config) -> frozenset[str]:
-    """Return our host name and the domains that [domains] names.
-
-    Not what is below ``.example.com``: a host there may well be somebody else's, and send.
-    """
-    domains = {each for each in config.domains if each[0] not in ".*"}
-    return frozenset(domains | {config.node.hostname})
 
 
 @implementer(IPlugin, ICheckMaker)
