@@ -62,6 +62,7 @@ class _Record:
             self.began += windows * window
 
     def amount(self, window: float, now: float) -> Amount:
+        """Return what is within the window that ends now."""
         left = max(0.0, 1.0 - (now - self.began) / window)
         return Amount(
             self.messages + left * self.before_messages,
