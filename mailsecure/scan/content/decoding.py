@@ -17,6 +17,7 @@ _JUNK: Final = bytes(
     set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
 )
 _PADDING = re.compile(rb"=+")
+_NAME_END = re.compile(r"[;\s\"']")
 _BEGIN = re.compile(rb"^begin [0-7]{3,4} ([^\r\n]{1,1000})\r?\n", re.MULTILINE)
 _END = re.compile(rb"^end[ \t]*\r?$", re.MULTILINE)
 MAX_FILES: Final = 100
@@ -24,8 +25,7 @@ MAX_FILES: Final = 100
 
 def decode_transfer(octets: bytes, encoding: str) -> bytes:
     """Return ``octets`` with the transfer encoding undone; unknown ones are the identity."""
-    words = encoding.lower().strip(" \t;\"'").split()
-    name = words[0].rstrip(";") if words else ""
+    name = _NAME_END.split(encoding.lower().strip(" \t;\"'"), maxsplit=1)[0]
     if name == "base64":
         return _base64(octets)
     if name == "quoted-printable":
