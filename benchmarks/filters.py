@@ -4,6 +4,10 @@ Each runs with its filters as one tree of processes (a shell that waits for all 
 that starting fresh, ending and the CPU are those of all together.  They listen at
 :data:`.signed.CLIENT`, ask the DNS of /etc/resolv.conf (see :func:`.lan.alone`) and relay
 to the sink.  The client is a stranger to all of them.
+
+Postfix reaches its filters through Unix sockets: over TCP each message waits some 40 ms for
+an acknowledgement that is held back, since libmilter's and Postfix's small writes meet
+Nagle's algorithm.
 """
 
 from __future__ import annotations
@@ -11,7 +15,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import socket
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -34,9 +37,7 @@ __all__ = [
 ]
 
 NAME_SERVER = "127.0.0.1"
-OPENDKIM_PORT = 8891
 RSPAMD_PORT = 11333
-RSPAMD_PROXY_PORT = 11332
 COMPILED = "(hs_helper) rspamd_rs_compile_cb: compiled"
 SETTLE = timedelta(seconds=4)
 #: What Rspamd is not asked: lists and maps on the internet, and what keeps its notes in Redis.
@@ -96,19 +97,26 @@ class OpenDkim:
         return missing_of("opendkim", "opendkim")
 
     @staticmethod
-    def ready() -> bool:
-        """Say whether it takes connections."""
-        with socket.socket() as wire:
-            return wire.connect_ex((NAME_SERVER, OPENDKIM_PORT)) == 0
+    def socket(directory: Path) -> Path:
+        """Return where it listens."""
+        return directory / "opendkim" / "socket"
+
+    @staticmethod
+    def ready(directory: Path) -> bool:
+        """Say whether it listens."""
+        return OpenDkim.socket(directory).exists()
 
     @staticmethod
     def command(directory: Path) -> list[str]:
         """Write its configuration; return the command that runs in the foreground."""
+        home = OpenDkim.socket(directory).parent
+        home.mkdir()
+        shutil.chown(home, "opendkim")
         path = directory / "opendkim.conf"
         path.write_text(
             "Syslog yes\nSyslogSuccess yes\nCanonicalization relaxed/simple\n"
-            "OversignHeaders From\nUserID opendkim\nUMask 007\nMode v\n"
-            f"Socket inet:{OPENDKIM_PORT}@127.0.0.1\nNameservers {NAME_SERVER}\n"
+            "OversignHeaders From\nUserID opendkim\nUMask 000\nMode v\n"
+            f"Socket local:{OpenDkim.socket(directory)}\nNameservers {NAME_SERVER}\n"
             "InternalHosts 192.0.2.1\n"
         )
         return ["/usr/sbin/opendkim", "-f", "-x", str(path)]
@@ -124,6 +132,11 @@ class Rspamd:
     def missing() -> str:
         """Debian's package."""
         return missing_of("rspamd", "rspamd")
+
+    @staticmethod
+    def socket(directory: Path) -> Path:
+        """Return where its proxy listens."""
+        return directory / "rspamd" / "run" / "milter"
 
     @staticmethod
     def ready(directory: Path) -> bool:
@@ -151,7 +164,7 @@ class Rspamd:
             "worker-normal.inc": f'bind_socket = "127.0.0.1:{RSPAMD_PORT}";\ncount = {CPUS};\n',
             "worker-controller.inc": "enabled = false;\n",
             "worker-proxy.inc": (
-                f'bind_socket = "127.0.0.1:{RSPAMD_PROXY_PORT}";\n'
+                f'bind_socket = "{Rspamd.socket(directory)} mode=0666";\n'
                 + (proxy or f'upstream "local" {{ hosts = "127.0.0.1:{RSPAMD_PORT}"; }}\n')
             ),
             "milter_headers.conf": 'use = ["x-spamd-result", "authentication-results"];\n',
@@ -174,7 +187,11 @@ class PostfixPlain(Filtered, Postfix):
 
     name = "postfix-plain"
     policy = ""
-    milter = 0
+    proof: tuple[str, ...] = ()
+
+    def milter(self) -> str:
+        """Return where its milter listens, as Postfix writes it; "": there is none."""
+        return ""
 
     def settings(self) -> dict[str, object]:
         """Relay for one domain; ask the policy service as its README has it."""
@@ -188,8 +205,8 @@ class PostfixPlain(Filtered, Postfix):
         }
         if self.policy:
             found["policyd-spf_time_limit"] = 3600
-        if self.milter:
-            found["smtpd_milters"] = f"inet:127.0.0.1:{self.milter}"
+        if self.milter():
+            found["smtpd_milters"] = self.milter()
         return found
 
 
@@ -198,7 +215,7 @@ class PostfixPolicy(PostfixPlain):
 
     name = "postfix-policyd"
     policy = ", check_policy_service unix:private/policyd-spf"
-    proof = ("Received-SPF: Pass",)
+    proof: tuple[str, ...] = ("Received-SPF: Pass",)
     program = "/usr/bin/policyd-spf"
 
     @classmethod
@@ -227,7 +244,6 @@ class PostfixMilter(PostfixPlain):
     """Postfix with OpenDKIM."""
 
     name = "postfix-opendkim"
-    milter = OPENDKIM_PORT
     proof: tuple[str, ...] = ("dkim=pass",)
 
     @classmethod
@@ -239,9 +255,13 @@ class PostfixMilter(PostfixPlain):
         """Run both."""
         return together(OpenDkim.command(self.directory), super().prepare())
 
+    def milter(self) -> str:
+        """Return OpenDKIM's socket."""
+        return f"unix:{OpenDkim.socket(self.directory)}"
+
     def ready(self) -> bool:
         """Say whether it is there."""
-        return OpenDkim.ready()
+        return OpenDkim.ready(self.directory)
 
 
 class PostfixAuth(PostfixMilter, PostfixPolicy):
@@ -255,7 +275,6 @@ class PostfixRspamd(PostfixPlain):
     """Postfix with Rspamd's proxy as its milter, as shipped: the proxy asks a scanner."""
 
     name = "postfix-rspamd"
-    milter = RSPAMD_PROXY_PORT
     proof = ("X-Spamd-Result:", "R_SPF_ALLOW", "R_DKIM_ALLOW", "DMARC_POLICY_ALLOW", "dkim=pass")
     proxy = ""
 
@@ -267,6 +286,10 @@ class PostfixRspamd(PostfixPlain):
     def prepare(self) -> list[str]:
         """Run both."""
         return together(Rspamd.command(self.directory, self.proxy), super().prepare())
+
+    def milter(self) -> str:
+        """Return the proxy's socket."""
+        return f"unix:{Rspamd.socket(self.directory)}"
 
     def ready(self) -> bool:
         """Say whether it is there."""
