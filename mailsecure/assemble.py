@@ -58,6 +58,7 @@ def build(config: Config, world: World, path: Path) -> Daemon:
     bodies = BodyStore(state, config.smtp.message_memory)
     routes = Routes(config.domains)
     out = Outward(world, config)
+    records = RecordsService(world, state, config.records) if config.records.enabled else None
     scheduler = Scheduler(
         world=world,
         spool=spool,
@@ -67,6 +68,7 @@ def build(config: Config, world: World, path: Path) -> Daemon:
         hostname=node.hostname,
         ids=ids,
         counters=counters,
+        recorder=records,
     )
 
     def load() -> int:
@@ -74,10 +76,15 @@ def build(config: Config, world: World, path: Path) -> Daemon:
 
     cluster = None
     if config.cluster.key_file is not None:
-        fitness = Condition(spool, load, lambda: drain.draining)
+        fitness = Condition(spool, load, lambda: drain.draining, lambda: scanner.well)
         cluster = ClusterService(
             ClusterParts(world, world.kernel, fitness, load, lambda: gateway.peer_port), config
         )
+    line = None if cluster is None else lambda: cluster.sharing
+    workers = WorkerPool(world, config.scan)
+    site = Site(config, world, workers, state, line)
+    scanner = Scanner(site, workers, find_makers(config.scan.plugins), counters)
+    keeper = QuarantineKeeper(world, spool, config.quarantine, records)
     shared = cluster if config.cluster.topology is Topology.ACTIVE_ACTIVE else None
     gateway = Gateway(
         GatewayParts(
@@ -90,7 +97,9 @@ def build(config: Config, world: World, path: Path) -> Daemon:
             counters,
             balanced=shared is not None,
             verify_seal=None if shared is None else shared.verify_seal,
-            line=None if cluster is None else lambda: cluster.sharing,
+            line=line,
+            scanner=scanner,
+            recorder=records,
             peer_address=None if shared is None else lambda: own_place(config, world.kernel)[0],
         ),
         config,

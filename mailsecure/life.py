@@ -97,6 +97,16 @@ class Sharer(Protocol):
         """Take no more, at once; fires when the sessions of peers have ended."""
 
 
+class Startable(Protocol):
+    """What mail needs on its way: scanner, history, quarantine."""
+
+    async def start(self) -> None:
+        """Begin; LocalFault: it cannot, and nor can the daemon."""
+
+    async def stop(self) -> None:
+        """End, once no mail is taken or delivered any more."""
+
+
 @dataclass
 class Parts:
     """What the daemon consists of, as assembled for one configuration."""
@@ -117,6 +127,8 @@ class Parts:
     cluster: Participant | None = None
     balancer: Sharer | None = None
     drain: Drain | None = None
+    #: Started in this order when the spool is open, stopped the other way round.
+    services: Sequence[Startable] = ()
     notices: ServiceNotices = field(init=False)
 
     def __post_init__(self) -> None:
@@ -136,6 +148,7 @@ class Daemon(Service):
         self._opened = False
         self._accepting = False
         self._starting: Deferred[None] | None = None
+        self._started: list[Startable] = []
         self._clock_watch = SetBack(parts.world, self._clock_set_back)
 
     def setServiceParent(self, parent: Any) -> None:
@@ -198,6 +211,9 @@ class Daemon(Service):
         if not self.running:
             return
         parts.vitals.startService()
+        for service in parts.services:
+            await service.start()
+            self._started.append(service)
         await parts.scheduler.start()
         for each in parts.after:
             await each.bind()
@@ -282,6 +298,8 @@ class Daemon(Service):
             await each.stopService()
         if parts.vitals.running:
             parts.vitals.stopService()
+        while self._started:
+            await self._started.pop().stop()
         if self._opened:
             await parts.spool.close()
         parts.notices.stopped()

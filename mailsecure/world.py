@@ -48,7 +48,8 @@ class MxHost:
 class Resolver(Protocol):
     """The DNS as mailsecure asks it: deadlines and cache are the resolver's.
 
-    Names are ASCII (A-labels).  Each method raises :class:`DnsAbsent` or
+    Names are ASCII (A-labels); those of ``mx``, ``ipv4``, ``ipv6`` and ``txt`` may hold what
+    no host's name does (the macros of SPF make such).  Each method raises :class:`DnsAbsent` or
     :class:`DnsFault`, and nothing else.
     """
 

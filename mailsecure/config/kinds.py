@@ -298,7 +298,7 @@ def _optional(parse: Callable[[str], Any]) -> Callable[[str, Any], Any]:
 
 
 def _choice_or_none(text: str, hint: Any) -> Enum | None:
-    enum = next(each for each in get_args(hint) if each is not type(None))
+    enum = next((each for each in get_args(hint) if each is not type(None)), hint)
     return _choice(text, enum) if text else None
 
 

@@ -22,6 +22,7 @@ from .kinds import KINDS
 from .model import Config, Route
 from .reader import Entry, Ini, read_ini
 from .routes import parse_domain, parse_route
+from .scan_contradictions import scan_contradictions
 from .schema import (
     DOMAINS_SECTION,
     SECTION_NAMES,
@@ -99,7 +100,8 @@ def load(text: str, file: str) -> Loaded:
     domains, lines = _domains(ini)
     config = completed(Config(file=file, domains=domains, **fields_of(values)), ini.entries)
     loaded = Loaded(config, ini, wrong, lines)
-    for found in chain(contradictions(config), cluster_contradictions(config)):
+    every = (contradictions, cluster_contradictions, scan_contradictions)
+    for found in chain.from_iterable(rule(config) for rule in every):
         if not any(option in wrong for option in found.options):
             title, option = found.options[0]
             loaded.problem(title, option, found.what, found.hint)

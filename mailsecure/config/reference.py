@@ -63,7 +63,17 @@ def _explained(option: Option) -> str:
         doc += f" Example: {', '.join(option.example.splitlines())}"
     if option.restart:
         doc += " (A change needs a restart.)"
-    return f"\n{_commented(doc)}\n#{option.name} = {option.default}".rstrip()
+    default = option.default
+    if KINDS[option.kind].lines and len(default) > _WIDTH - len(option.name):
+        default = fill(
+            default,
+            _WIDTH,
+            initial_indent=" " * (len(option.name) + 4),
+            subsequent_indent=" " * 5,
+            break_on_hyphens=False,
+        ).strip()
+        default = default.replace("\n", "\n#")
+    return f"\n{_commented(doc)}\n#{option.name} = {default}".rstrip()
 
 
 def _plain(text: str) -> str:

@@ -126,7 +126,10 @@ def parse_client(text: str) -> str:
 
 def parse_url(text: str) -> str:
     """Return an http, https or icap URL."""
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no URL") from None
     if parts.scheme not in ("http", "https", "icap") or not parts.hostname:
         raise ValueError(f"{text!r} is no URL: write http://HOST:PORT or icap://HOST:PORT/NAME")
     if parts.username or parts.password:

@@ -121,7 +121,7 @@ class Scan:
     unscannable: ScanAction = option("choice", "quarantine", "What is done with a message that cannot be read: broken beyond repair, too deep, too large, a bomb.")
     encrypted: ScanAction = option("choice", "tag", "What is done with a message that holds a password-protected archive or document.")
     check_timeout: Seconds = option("timeout", "15s", "How long one check may take.")
-    timeout: Seconds = option("timeout", "60s", "How long all checks of a message may take together.")
+    timeout: Seconds = option("timeout", "1m", "How long all checks of a message may take together.")
     scores: dict[str, float] = option("scores", "", "Scores that differ from the checks' own, one symbol a line.", "SPF_FAIL 4\nHELO_NOT_FQDN 0")
     subject_prefix: str = option("line", "", "What is put in front of the subject of tagged mail.", "[SPAM]")
     headers: bool = option("yes-no", "yes", "Write X-Spam-Status and X-Spam-Flag into what is delivered.")
@@ -175,7 +175,8 @@ class Identity:
     """What the client says of itself, and what the DNS says: the check ``identity``.
 
     Symbols: RDNS_NONE, RDNS_FORGED, HELO_FORGED, HELO_LITERAL_FALSE, HELO_NOT_FQDN,
-    HELO_UNRESOLVED, SENDER_NO_MX.  Clients in ``[relay] networks`` are not checked.
+    HELO_UNRESOLVED, SENDER_NO_MX; RDNS_FAULT and SENDER_DNS_FAULT where the DNS does not say
+    what is required here.  Clients in ``[relay] networks`` are not checked.
     """
 
     reject_forged_helo: bool = option("yes-no", "yes", "Refuse strangers that call themselves by our own name, domain or address.")
@@ -188,7 +189,9 @@ class Dnsbl:
     """Lists of clients in the DNS: the check ``dnsbl``.
 
     The lists are asked while the client waits for its greeting and says HELO; the scores of
-    those that list it are added up.  A negative score is that of a list of the good.
+    those that list it are added up.  A negative score is that of a list of the good.  Symbols:
+    DNSBL_ or DNSWL_ and the zone, as DNSBL_ZEN_SPAMHAUS_ORG; DNSBL_REFUSED.  Clients in
+    ``[relay] networks`` are not asked about.
     """
 
     lists: tuple[DnsList, ...] = option("dns-lists", "", "Lists, one a line: zone, the answers that count if not all do, score.", "zen.spamhaus.org=127.0.0.2-11 6\nlist.dnswl.org=127.0.0-255.1-3 -3")
@@ -203,7 +206,8 @@ class Greylist:
 
     The first message of a client's network, reverse-path and recipient is answered 450; a
     real mail server comes again.  Known triples pass, and so does a network that came
-    again for several of them.  The nodes of a cluster tell each other.
+    again for several of them, and a client that a list of the good knows (``[dnsbl]``).  The
+    nodes of a cluster tell each other.  Symbol: GREYLISTED.
     """
 
     delay: Seconds = option("duration", "5m", "How long a stranger has to wait at least.")
@@ -223,13 +227,13 @@ class Rates:
     """How much a client's network and a sender may send: the check ``rates``.
 
     Beside the limits of ``[smtp]``, which are there against floods.  Who is above gets 450
-    4.7.1.  The nodes of a cluster tell each other.
+    4.7.1.  The nodes of a cluster count together.  Symbols: RATE_NETWORK, RATE_SENDER.
     """
 
     window: Seconds = option("timeout", "1h", "The time over which is counted.")
     network_messages: int = option("limit", "0", "Messages of a client's network (/24, /64); 0: no limit.", "2000")
     network_recipients: int = option("limit", "0", "Recipients likewise.", "10000")
-    sender_messages: int = option("limit", "0", "Messages of one reverse-path, for clients in [relay] networks too: a hijacked account shows here.", "200")
+    sender_messages: int = option("limit", "0", "Messages of one reverse-path, for clients in [relay] networks too: a hijacked account shows here. Of strangers, within their network only.", "200")
     sender_recipients: int = option("limit", "0", "Recipients likewise.", "500")
 
 
@@ -256,7 +260,11 @@ class Attachments:
 
 @dataclass(frozen=True, slots=True)
 class Urls:
-    """Where links lead: the check ``urls``.  The names of their hosts are looked up."""
+    """Where links lead: the check ``urls``.
+
+    The hosts of the links in a message are looked up in lists of domains: by the domain that
+    was registered (``example.co.uk``, whatever stands before it), or by their address.
+    """
 
     lists: tuple[DnsList, ...] = option("dns-lists", "", "Lists of domains, one a line: zone, the answers that count if not all do, score.", "multi.uribl.com=127.0.0.2 4\ndbl.spamhaus.org=127.0.1.2-99 5")
     max_names: int = option("count", "20", "Names of one message that are looked up.")
@@ -316,7 +324,11 @@ class Rspamd(EngineSettings):
 
 @dataclass(frozen=True, slots=True)
 class Spamassassin(EngineSettings):
-    """SpamAssassin's spamd: its score is added."""
+    """SpamAssassin's spamd, over its own protocol: its score is added.
+
+    Its score, times ``weight``, is that of the symbol SPAMASSASSIN; the tests that it names are
+    the reason.  Whatever it thinks of thresholds is not asked.
+    """
 
     address: str = option("client", "tcp:127.0.0.1:783", "Where spamd listens: unix:PATH or tcp:HOST:PORT.", "unix:/run/spamd.sock")
     user: str = option("user", "", "Whose preferences are used; the daemon's default if empty.")
@@ -326,7 +338,11 @@ class Spamassassin(EngineSettings):
 
 @dataclass(frozen=True, slots=True)
 class Icap(EngineSettings):
-    """A scanner that speaks ICAP (RFC 3507), asked with RESPMOD: finds malware."""
+    """A scanner that speaks ICAP (RFC 3507), asked with RESPMOD: finds malware.
+
+    Most commercial scanners do.  What it calls infected is the symbol ICAP, which is malware
+    (``[scan] malware`` says what is done with it), the name that it gives is the reason.
+    """
 
     url: str = option("url", "icap://127.0.0.1:1344/avscan", "The service.", "icap://192.0.2.9:1344/srv_clamav")
     max_size: Octets = option("size", "25M", "Larger messages count as unscannable here.")
@@ -375,7 +391,8 @@ class Arc:
 class Quarantine:
     """What is held, and how long: see ``mailsecure quarantine``.
 
-    Held messages are in the spool, as durable as what is queued, their bodies compressed.
+    Held messages are in the spool, as durable as what is queued, their bodies compressed; nobody
+    is told of them but the postmaster.
     """
 
     retention: Seconds = option("timeout", "30d", "Held messages are deleted after this time.")

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
+from ..scan.rehearsing import Rehearsal
 from ..spool.api import Filter, Spool
 
 __all__ = ["Cluster", "Desk", "Destination", "Scheduler"]
@@ -120,3 +121,7 @@ class Desk:
     balance: Callable[[], dict[str, Any]] | None = None
     #: None only where nothing is there to drain, in tests.
     drain: Drain | None = None
+    #: Judges a file; None where nothing is scanned.
+    rehearse: Callable[[Rehearsal], Awaitable[dict[str, Any]]] | None = None
+    #: Says whether an address is in ``[relay] networks``.
+    trusted: Callable[[str], bool] = bool

@@ -78,10 +78,14 @@ def asked(
 
 
 def outcome_of(
-    config: Path, request: str, arguments: dict[str, Any], timeout: float = 60.0
+    config: Path,
+    request: str,
+    arguments: dict[str, Any],
+    timeout: float = 60.0,
+    descriptor: int | None = None,
 ) -> dict[str, Any]:
-    """Return the result of a request that has no items."""
-    answer = asked(config, request, arguments, timeout)
+    """Return the result of a request that has no items; a file may go with it."""
+    answer = ask(socket_of(config), request, arguments, timeout=timeout, descriptor=descriptor)
     return next(value for word, value in answer if word == "done")
 
 

@@ -23,17 +23,27 @@ _CONNECT_TIMEOUT = 5.0
 
 
 def ask(
-    path: Path, request: str, arguments: dict[str, Any], *, timeout: float = 60.0
+    path: Path,
+    request: str,
+    arguments: dict[str, Any],
+    *,
+    timeout: float = 60.0,
+    descriptor: int | None = None,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield ``("item", …)`` any number of times, then ``("done", …)`` once.
 
-    ``timeout`` is how many seconds the daemon may take for each line.
+    ``timeout`` is how many seconds the daemon may take for each line.  ``descriptor`` is a
+    file that goes with the request; it stays the caller's.
     """
     with _connected(path) as connection:
         connection.settimeout(timeout)
         # What was refused before it was read cannot be sent; the answer says why.
         with suppress(OSError):
-            connection.sendall(encode_request(request, arguments))
+            octets = encode_request(request, arguments)
+            if descriptor is not None:
+                socket.send_fds(connection, [octets[:1]], [descriptor])
+                octets = octets[1:]
+            connection.sendall(octets)
         with connection.makefile("rb", 1 << 16) as lines:
             yield from _answers(path, lines, timeout)
 

@@ -37,8 +37,10 @@ from .asking import (
     print_page,
 )
 from .cluster_command import cluster
+from .dkim_command import dkim
 from .drain_command import drain, undrain
 from .lines import escape
+from .scan_command import scan
 from .wire import Kind, Refusal
 
 __all__ = ["main"]
@@ -167,8 +169,10 @@ def reload(config: Path, as_json: bool) -> None:
 
 
 cli.add_command(cluster)
+cli.add_command(dkim)
 cli.add_command(drain)
 cli.add_command(undrain)
+cli.add_command(scan)
 
 
 @cli.group()

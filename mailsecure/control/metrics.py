@@ -40,6 +40,7 @@ from ..world import World
 from .api import Cluster
 from .balance_metrics import balance_figures
 from .cluster_metrics import cluster_figures
+from .scan_metrics import scan_figures
 from .vitals import Vitals, memory_octets, open_descriptors
 
 __all__ = ["Figures", "Gauge", "MetricsService", "listening", "process_gauges"]
@@ -59,7 +60,8 @@ class Figures(Collector):
     """Turns counters and gauges into metrics when it is asked.
 
     ``gauges`` maps a name to what it means and a callable that is quick.  ``cluster`` is
-    the cluster and ``balance`` what the load balancer reports, if there is one.
+    the cluster, ``balance`` what the load balancer reports, if there is one, and ``scanning``
+    what the scanner does.
     """
 
     def __init__(
@@ -68,7 +70,9 @@ class Figures(Collector):
         gauges: Mapping[str, tuple[str, Gauge]],
         cluster: Cluster | None = None,
         balance: Callable[[], dict[str, Any]] | None = None,
+        scanning: Callable[[], dict[str, Any]] | None = None,
     ) -> None:
+        self._scanning = scanning
         self._counters = counters
         self._balance = balance
         self._gauges = dict(gauges)
@@ -92,6 +96,8 @@ class Figures(Collector):
             yield from cluster_figures(self._cluster.report())
         if self._balance is not None:
             yield from balance_figures(self._balance())
+        if self._scanning is not None:
+            yield from scan_figures(self._scanning())
 
 
 _QUEUE = {

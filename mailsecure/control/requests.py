@@ -18,6 +18,7 @@ request          arguments                                   answer
 ``queue.release``  likewise                                  likewise
 ``queue.delete``  likewise                                   likewise
 ``queue.bounce``  likewise, and ``reason``                   likewise
+``scan``         see :mod:`.scan_requests`; the file comes beside the request
 ``cluster.…``    see :mod:`.cluster_requests`
 ===============  ==========================================  ==============================
 
@@ -47,6 +48,7 @@ from ..spool.ids import MessageId, id_name, parse_id
 from ..world import World
 from .api import Desk, Drain
 from .cluster_requests import ClusterRequests
+from .scan_requests import ScanRequests
 from .wire import Kind, Refusal, only
 
 __all__ = ["Requests", "Send"]
@@ -76,6 +78,7 @@ class Requests:
         self._world = world
         self._desk = desk
         self._cluster = ClusterRequests(desk.cluster, desk.balance)
+        self._scan = ScanRequests(desk.rehearse, desk.trusted)
         self._known: dict[str, Callable[[_Arguments, int, Send], Awaitable[_Arguments]]] = {
             "ping": self._ping,
             "status": self._status,
@@ -102,6 +105,11 @@ class Requests:
         if verb in ("flush", "hold", "release", "delete", "bounce") and verb != request:
             return await self._act(verb, arguments, uid)
         raise Refusal(Kind.USAGE, f"no such request: {request[:64]!r}")
+
+    async def scan(self, arguments: _Arguments, uid: int, descriptor: int | None) -> dict[str, Any]:
+        """Judge the file behind ``descriptor``, which is closed afterwards."""
+        _log.info("scan of a file asked for by uid {uid}", uid=uid)
+        return await self._scan.answer(arguments, descriptor)
 
     async def _ping(self, arguments: _Arguments, uid: int, send: Send) -> dict[str, Any]:
         only(arguments, frozenset())

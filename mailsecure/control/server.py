@@ -27,6 +27,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
+    IFileDescriptorReceiver,
     IListeningPort,
     IPushProducer,
 )
@@ -57,9 +58,9 @@ class _Gone(Exception):
     """The client left, or does not read: nobody is there to answer."""
 
 
-@implementer(IPushProducer)
+@implementer(IPushProducer, IFileDescriptorReceiver)
 class _Conversation(Protocol):
-    """One connection: a request in, lines out."""
+    """One connection: a request in, perhaps with a file, lines out."""
 
     def __init__(self, service: ControlService) -> None:
         self._service = service
@@ -68,6 +69,7 @@ class _Conversation(Protocol):
         self._deadline: IDelayedCall | None = None
         self._room: Deferred[None] | None = None
         self._uid = -1
+        self._descriptor: int | None = None
         self._lost = False
         #: Fires when the connection is gone.
         self.ended: Deferred[None] = Deferred()
@@ -96,8 +98,18 @@ class _Conversation(Protocol):
             self._disarm()
             background("an answer on the control socket", self._answer(line))
 
+    def fileDescriptorReceived(self, descriptor: int) -> None:
+        """A file comes with the request; one is enough."""
+        if self._descriptor is None and not self._lost:
+            self._descriptor = descriptor
+        else:
+            os.close(descriptor)
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.stopProducing()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
         self._service.dismiss(self)
         self.ended.callback(None)
 
@@ -134,7 +146,12 @@ class _Conversation(Protocol):
         """Answer one request; whatever goes wrong, the last line says so."""
         try:
             request, arguments = decode_request(line)
-            last = {"done": await self._service.answer(request, arguments, self._uid, self._send)}
+            if request == "scan":
+                descriptor, self._descriptor = self._descriptor, None
+                last = {"done": await self._service.scan(arguments, self._uid, descriptor)}
+            else:
+                answer = self._service.answer(request, arguments, self._uid, self._send)
+                last = {"done": await answer}
         except _Gone:
             return
         except Refusal as refusal:
@@ -201,7 +218,9 @@ class ControlService(Service):
     def __init__(self, path: Path, world: World, desk: Desk) -> None:
         self.world = world
         self._path = path
-        self.answer = Requests(world, desk).answer
+        requests = Requests(world, desk)
+        self.answer = requests.answer
+        self.scan = requests.scan
         self._port: IListeningPort | None = None
         self._conversations: set[_Conversation] = set()
 

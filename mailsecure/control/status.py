@@ -15,6 +15,8 @@ seconds, durations seconds)::
     destinations_more   how many are left out
     problems      [{time, level, room, text}]  the last warnings and errors, newest first
     cluster       {groups, alarms} as in :class:`.api.Cluster`; null without a cluster
+    scanning      what :class:`mailsecure.scan.scanner.Scanner` reports: {checks, engines, workers}
+    history       what the history reports (:class:`mailsecure.records.api.History`), or null
     log           {failures, lost}
 
 ``oldest`` is the Unix time of arrival of the oldest message, or null.  A spool that does
@@ -34,6 +36,7 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from .. import __version__
 from ..counters import Counters
 from ..errors import LocalFault
+from ..records.api import History
 from ..spool.api import Backlog, Filter, Spool
 from ..world import World
 from .api import Cluster, Drain, Scheduler
@@ -64,6 +67,8 @@ class Status:
     log: LogFile
     cluster: Cluster | None = None
     drain: Drain | None = None
+    scanning: Callable[[], dict[str, Any]] | None = None
+    history: History | None = None
 
     async def __call__(self) -> dict[str, Any]:
         """Return the object that the module's text describes."""
@@ -83,6 +88,8 @@ class Status:
             "descriptors": open_descriptors(),
             "cluster": self._cluster(),
             "drain": None if self.drain is None else self.drain.report(),
+            "scanning": None if self.scanning is None else self.scanning(),
+            "history": None if self.history is None else await self.history.report(),
             "problems": [
                 {"time": when, "level": level, "room": room, "text": text}
                 for when, level, room, text in reversed(self.log.recent)

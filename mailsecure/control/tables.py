@@ -9,7 +9,6 @@ appears before the last has arrived; what is short is a table.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -20,6 +19,8 @@ from rich.text import Text
 from ..config.model import ClusterSettings, Config, Virtual
 from ..units import format_octets, format_seconds
 from .lines import escape
+from .scan_tables import history_line, scan_lines
+from .times import age, moment
 
 __all__ = [
     "age",
@@ -42,6 +43,11 @@ _COUNTS = (
     ("  timed out", "timeouts"),
     ("messages accepted", "messages_accepted"),
     ("messages refused", "messages_refused"),
+    ("  scanned", "messages_scanned"),
+    ("  tagged", "messages_tagged"),
+    ("  quarantined", "messages_quarantined"),
+    ("  rejected", "messages_rejected"),
+    ("  put off", "messages_put_off"),
     ("recipients accepted", "recipients_accepted"),
     ("recipients refused", "recipients_refused"),
     ("delivered", "delivered"),
@@ -54,22 +60,12 @@ _BAD = frozenset({"internal_errors", "failed"})
 _ROLE_STYLES = {"master": "bold green", "backup": "", "init": "yellow"}
 
 
-def age(seconds: float) -> str:
-    """Return a duration as people say it, whole seconds at least: ``0s``, ``3h12m``."""
-    return format_seconds(int(seconds)) if seconds >= 1 else "0s"
-
-
 def _next(due: float, now: float) -> str:
     return f"in {age(due - now)}" if due > now + 1 else "now"
 
 
 def _path(mailbox: str) -> str:
     return f"<{escape(mailbox)}>"
-
-
-def moment(when: float) -> str:
-    """Return a Unix time as people read it."""
-    return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def listing_head() -> str:
@@ -180,6 +176,10 @@ def status_page(status: dict[str, Any]) -> Iterator[RenderableType]:
         log = status["log"]
         text = f"the log could not be written {log['failures']} times, {log['lost']} lines lost"
         yield Text(text, style="red")
+    if status.get("scanning") is not None:
+        yield from scan_lines(status["scanning"], status["now"])
+    if status.get("history") is not None:
+        yield history_line(status["history"], status["now"])
     yield Text("")
     yield _counts(status)
     if status["destinations"]:

@@ -194,16 +194,21 @@ class Scheduler:
     # -- new messages
 
     def take(self, message: NewMessage) -> None:
-        """Learn of a message that the spool has accepted.  Quick, and never fails."""
+        """Learn of a message that the spool has accepted.  Quick, and never fails.
+
+        Whom the quarantine holds does not get it.
+        """
         if not self._running:
             return
-        recipients = message.envelope.recipients
-        if len(recipients) == 1:
+        recipients, quarantine = message.envelope.recipients, message.quarantine
+        if len(recipients) == 1 and quarantine is None:
             only = recipients[0]
             self._offer(message, only.domain, [QueuedRecipient(0, only)])
             return
         by_domain: dict[str, list[QueuedRecipient]] = {}
         for index, recipient in enumerate(recipients):
+            if quarantine is not None and index in quarantine.recipients:
+                continue
             queued = QueuedRecipient(index, recipient)
             by_domain.setdefault(recipient.domain, []).append(queued)
         for domain, some in by_domain.items():

@@ -3,7 +3,8 @@
 * Behind a next hop that is down messages grow old: :meth:`Unattended.age` sends the delay
   warnings and returns what has expired.  It goes through a domain in the order of arrival
   and stops at the first message that is too young, so that fifty thousand young ones cost
-  one question.  Up to where warnings were considered is remembered while we run; after a
+  one question.  (What was released from the quarantine is younger here than its id, and is
+  passed over.)  Up to where warnings were considered is remembered while we run; after a
   restart they are looked at once more, and the spool knows who was warned.
 * A postmaster gives messages up: :meth:`Unattended.bounce`.
 
@@ -23,7 +24,7 @@ from twisted.internet.task import deferLater
 
 from ..smtp.replies import Reply
 from ..spool.api import Filter, Listing, QueuedMessage, RecipientState, Spool
-from ..spool.ids import MessageId
+from ..spool.ids import MessageId, drawn_at
 from .ledger import Ledger
 from .outcomes import Verdict, age, give_up
 from .queueing import Destination, Queues
@@ -32,6 +33,8 @@ from .retry import RetryPolicy
 __all__ = ["Unattended"]
 
 PAGE = 100
+#: Ids are drawn when a message arrives; what is so many seconds younger came back.
+_LATER = 60.0
 
 
 class Unattended:
@@ -56,13 +59,20 @@ class Unattended:
         wanted = Filter(destination=destination.domain, state=RecipientState.QUEUED)
         last = MessageId(0)
         async for listing in self._each(wanted, None):
-            if not (destination.hop.failures and policy.expired(listing.arrived, self._wall())):
+            if not destination.hop.failures:
+                break
+            if not policy.expired(listing.arrived, self._wall()):
+                if _was_released(listing):
+                    continue
                 break
             await self._age_one(destination, listing, policy, reply)
             last = listing.id
         async for listing in self._each(wanted, max(destination.examined, last)):
-            late = policy.warning_due(listing.arrived, self._wall())
-            if not (destination.hop.failures and late):
+            if not destination.hop.failures:
+                break
+            if not policy.warning_due(listing.arrived, self._wall()):
+                if _was_released(listing):
+                    continue
                 break
             await self._age_one(destination, listing, policy, reply)
             destination.examined = listing.id
@@ -138,3 +148,8 @@ class Unattended:
         destination.hands.add(id)
         claimed.append(destination)
         return True
+
+
+def _was_released(listing: Listing) -> bool:
+    """Say whether a message came into the queue by a postmaster's hand, after its time."""
+    return listing.arrived - drawn_at(listing.id) > _LATER

@@ -35,12 +35,13 @@ from ..smtp.commands import Offer
 from ..smtp.replies import Reply
 from ..smtp.server import ServerMachine
 from ..smtp.serving import EARLY_TALKER, Patience, SmtpServerProtocol
+from .desk import Client, Desk
 from .doorstep import Doorstep, Stranger, hand_over
 from .limits import client_key
 from .networks import NetworkList
 from .passed import ends_of
 from .relaying import literal_of
-from .session import Client, Desk, GatewaySession
+from .session import GatewaySession
 from .tls import ServerTls
 
 __all__ = ["Builder", "Reception", "Terms"]
@@ -68,6 +69,9 @@ class Terms:
     proxies: NetworkList
     #: Whose bare newlines are mended.
     mended: NetworkList
+    #: Whose mail is not scanned: who comes from there, and who arrives at such a place.
+    relay_only: NetworkList
+    relay_only_places: frozenset[Place]
 
 
 class Builder(ServerFactory):
@@ -138,22 +142,41 @@ class Reception:
         peer = transport.getPeer()
         if isinstance(peer, IPv4Address | IPv6Address):
             address, port = _plain(peer.host), peer.port
+            host = transport.getHost()
+            here = (_plain(host.host), host.port)
         else:
             # A Unix socket: who may open it is for the file system to say.
             address, port = "127.0.0.1", 0
+            here = ("", 0)
         client = Client(
             address,
             port,
             client_key(address),
             lambda: literal_of(getattr(transport.getHost(), "host", "127.0.0.1")),
             address in self.terms.relay_networks,
+            relay_only=self._relay_only(address, here),
         )
         self._begin(client, self._greeting_delay(client.key, client.trusted), None, protocol)
 
     def _client(self, client: Place, here: Place, via: str = "") -> Client:
         address, port = client
         trusted = address in self.terms.relay_networks
-        return Client(address, port, client_key(address), lambda: literal_of(here[0]), trusted, via)
+        return Client(
+            address,
+            port,
+            client_key(address),
+            lambda: literal_of(here[0]),
+            trusted,
+            via,
+            self._relay_only(address, here),
+        )
+
+    def _relay_only(self, address: str, here: Place) -> bool:
+        """Say whether mail of a client at ``address`` that arrives ``here`` is not scanned."""
+        places = self.terms.relay_only_places
+        if places and not places.isdisjoint((here, ("0.0.0.0", here[1]), ("::", here[1]))):  # noqa: S104
+            return True
+        return address in self.terms.relay_only
 
     def _begin(
         self,

@@ -22,11 +22,14 @@ from twisted.internet.task import deferLater
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from ..background import Periodic
+from ..config.endpoints import place_of
 from ..config.model import BareNewlines, Config, RouteKind, Smtp
 from ..counters import Counters
 from ..delivery.routes import Routes
 from ..entrance import Front
 from ..proxyproto.sealing import Seen
+from ..records.api import Recorder
+from ..scan.scanner import Scanner
 from ..smtp.commands import Offer
 from ..smtp.envelope import Recipient
 from ..smtp.serving import Patience, SmtpServerProtocol
@@ -34,14 +37,15 @@ from ..spool.api import NewMessage, Spool
 from ..spool.body import BodyStore
 from ..spool.ids import IdSource
 from ..world import World
-from .gossip import Gossip, Line
+from .desk import Desk
+from .gossip import LimitsGossip, Line
+from .judging import Judge
 from .limits import ClientLimits, Limits
 from .networks import NetworkList
 from .passed import PeerDoor
 from .ports import Ports
 from .reception import Builder, Reception, Terms
 from .relaying import RelayRules, postmaster_domain
-from .session import Desk
 from .tls import ServerTls
 from .verify import Probe, RecipientVerifier
 
@@ -58,7 +62,8 @@ class GatewayParts:
     ``verify_seal`` says who sealed a PROXY header (RemoteFault: nobody), and ``peer_address``
     at which address of ours the other nodes pass sessions on (LocalFault: there is none);
     without both, none may.  ``line`` leads to the other nodes, whose limits are ours; None
-    where there are none.
+    where there are none.  Without ``scanner`` nothing is judged, without ``recorder`` there
+    is no history.
     """
 
     world: World
@@ -72,6 +77,8 @@ class GatewayParts:
     verify_seal: Callable[[bytes], Seen] | None = None
     peer_address: Callable[[], IPv4Address | IPv6Address] | None = None
     line: Callable[[], Line] | None = None
+    scanner: Scanner | None = None
+    recorder: Recorder | None = None
 
 
 class Gateway(Service):
@@ -90,7 +97,7 @@ class Gateway(Service):
         self._tls_factory: TLSMemoryBIOFactory | None = None
         self._sweeper = Periodic(self._clock, 1.0, "the sweep of sessions", self._sweep)
         self._limits = ClientLimits(_limits(config.smtp), telling=parts.line is not None)
-        self._gossip = Gossip(self._clock, self._limits)
+        self._gossip = LimitsGossip(self._clock, self._limits)
         self._load_certificate(config.smtp)
         self._desk = self._new_desk(config, routes)
         reactor = parts.world.reactor
@@ -172,6 +179,12 @@ class Gateway(Service):
             relay_networks=NetworkList(config.relay.networks),
             proxies=NetworkList(smtp.proxy_protocol),
             mended=NetworkList(smtp.bare_newlines_networks if mends else ()),
+            relay_only=NetworkList(config.scan.relay_only_networks),
+            relay_only_places=frozenset(
+                (str(place.interface), place.port)
+                for place in map(place_of, config.scan.relay_only_listeners)
+                if place is not None
+            ),
         )
 
     def _new_desk(self, config: Config, routes: Routes) -> Desk:
@@ -192,6 +205,9 @@ class Gateway(Service):
             counters=parts.counters,
             session_count=self._sessions.__len__,
             blocked=NetworkList(config.smtp.blocked),
+            scanner=parts.scanner,
+            judge=None if parts.scanner is None else Judge(parts.scanner, parts.counters),
+            recorder=parts.recorder,
         )
         if config.relay.verify_recipients:
             desk.verifier = RecipientVerifier(self._clock, config.relay, parts.probe)

@@ -1,38 +1,36 @@
 """One session's policy: the :class:`~mailsecure.smtp.serving.Receiver` of the gateway.
 
 Each method is a stage of RFC 5321's conversation, and the only place that decides it.
-What a session needs of the node (rules, limits, spool, delivery) it finds in its
-:class:`Desk`, one for all sessions of one configuration; the session keeps only what
+What a session needs of the node (rules, limits, scanner, spool, delivery) it finds in its
+:class:`~.desk.Desk`, one for all sessions of one configuration; the session keeps only what
 is its own.
 
 The message's way: ``mail`` and ``rcpt`` gather the envelope, ``content`` fills a body
-of the spool's, ``message`` hands both to the spool, and only when the spool says that
-they are durable comes the 250 (design section 5).  Then delivery is told at once.
+of the spool's, ``message`` has it judged (:mod:`.judging`) and hands both to the spool, and
+only when the spool says that they are durable comes the 250 (design section 5).  Then
+delivery is told at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
-from dataclasses import dataclass
-
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from ..config.model import Smtp
-from ..counters import Counters
 from ..entrance import Screening
 from ..errors import LocalFault
+from ..records.values import RefusalEvent, SessionEvent
+from ..scan.inspection import Inspection, Judgement
+from ..scan.values import Facts, Symbol
 from ..smtp.envelope import Arrival, Envelope, Recipient
 from ..smtp.events import ContentEnd, Data, Helo, Mail, Rcpt, TlsFacts
 from ..smtp.replies import Reply
 from ..smtp.serving import EARLY_TALKER, GOING_DOWN, Answer
-from ..spool.api import NewMessage, Spool, SpoolFull
-from ..spool.body import BodyBuilder, BodyStore
-from ..spool.ids import IdSource, id_name
-from .limits import ClientLimits
-from .relaying import RelayRules
+from ..spool.api import NewMessage, SpoolFull
+from ..spool.body import BodyBuilder
+from ..spool.ids import id_name
+from .desk import Client, Desk
+from .judging import Arriving, Judge
+from .telling import message_event
 from .trace import (
     MAX_HEADER,
     count_received,
@@ -42,9 +40,8 @@ from .trace import (
     received_field,
     rfc5322_date,
 )
-from .verify import RecipientVerifier
 
-__all__ = ["Client", "Desk", "GatewaySession"]
+__all__ = ["GatewaySession"]
 
 _log = Logger(namespace="smtpd")
 
@@ -54,13 +51,12 @@ HELO_OK = Reply(250, "", "Ok")
 GO_AHEAD = Reply(354, "", "End data with <CR><LF>.<CR><LF>")
 SPOOL_FULL = Reply(452, "4.3.1", "Insufficient storage, try again later")
 SPOOL_BROKEN = Reply(451, "4.3.0", "Storage trouble, try again later")
-BLOCKED = Reply(554, "5.7.1", "No mail is taken from your network")
-TOO_MANY_SESSIONS = Reply(421, "4.7.0", "Too many sessions, try again later")
 TOO_MANY_MESSAGES = Reply(450, "4.7.1", "Too many messages, try again later")
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients")
 TOO_FAST_RECIPIENTS = Reply(450, "4.7.1", "Too many recipients a minute, try again later")
 SESSION_USED_UP = Reply(421, "4.7.0", "Too many messages in one session")
 LOOPING = Reply(554, "5.4.6", "Too many hops: this message is in a loop")
+CLIENT_GONE = Reply(451, "4.4.2", "You had left before the message was judged")
 OWN_LOOP = Reply(554, "5.4.6", "This message was delivered here already")
 
 SESSION = (
@@ -68,83 +64,6 @@ SESSION = (
     "refused={refused} errors={errors} seconds={seconds} end={why}"
 )
 SESSION_VIA = SESSION.replace(" helo=", " via={via} helo=")
-
-
-@dataclass(frozen=True, slots=True)
-class Client:
-    """Who is at the other end; ``own_address`` returns our side as an address literal.
-
-    ``via`` is the node that passed the session on to us; "" where it came straight.
-    """
-
-    address: str
-    port: int
-    key: str
-    own_address: Callable[[], str]
-    #: In ``[relay] networks``.
-    trusted: bool
-    via: str = ""
-
-
-@dataclass(slots=True)
-class Desk:
-    """What all sessions share; replaced field by field at a reload."""
-
-    clock: IReactorTime
-    wall: Callable[[], float]
-    hostname: str
-    smtp: Smtp
-    rules: RelayRules
-    limits: ClientLimits
-    verifier: RecipientVerifier | None
-    needs_verifying: Callable[[Recipient], bool]
-    spool: Spool
-    bodies: BodyStore
-    ids: IdSource
-    #: Tells delivery of a message that is durable.
-    take: Callable[[NewMessage], None]
-    counters: Counters
-    #: How many sessions there are, this one included.
-    session_count: Callable[[], int]
-    #: Addresses that are in ``[smtp] blocked``.
-    blocked: Container[str]
-    #: Sessions that run are told to go; and nobody new is let in.
-    draining: bool = False
-    #: Nobody new is let in.
-    resting: bool = False
-
-    @property
-    def greeting(self) -> Reply:
-        """The greeting of a session that may begin (RFC 5321 §4.3.1)."""
-        return Reply(220, "", f"{self.hostname} {self.smtp.banner}")
-
-    def no_room(self, more: int = 0) -> tuple[Reply, str] | None:
-        """Return the reply to a new session that this node cannot have, and why.
-
-        ``more`` sessions would come, beside those that are counted.
-        """
-        if self.draining or self.resting:
-            return GOING_DOWN, ""
-        if self.session_count() + more > self.smtp.max_sessions:
-            return TOO_MANY_SESSIONS, "the gateway is full"
-        return None
-
-    def turn_away(
-        self, address: str, key: str, trusted: bool, here: bool = True
-    ) -> tuple[Reply, str] | None:
-        """Return the reply to a client that may not come in, and why.
-
-        None: it may, and unless it is ``trusted`` its session was counted under ``key``.
-        ``here`` says that this node would have the session.
-        """
-        if address in self.blocked:
-            return BLOCKED, "blocked"
-        refusal = self.no_room() if here else None
-        if refusal is None and not trusted:
-            why = self.limits.open(key, self.clock.seconds())
-            if why:
-                return TOO_MANY_SESSIONS, why
-        return refusal
 
 
 class GatewaySession:
@@ -162,16 +81,19 @@ class GatewaySession:
         "_head",
         "_head_octets",
         "_helo",
+        "_inspection",
         "_logged",
         "_mail",
         "_messages",
         "_name",
         "_opened",
+        "_over",
         "_overshoot",
         "_pipelined",
         "_recipients",
         "_refused",
         "_screened",
+        "_spared",
         "_tls",
         "_turned_away",
     )
@@ -189,6 +111,9 @@ class GatewaySession:
         self._counted = screening is not None and bool(screening.key)
         self._turned_away = False
         self._logged = False
+        self._inspection: Inspection | None = None
+        self._over = False
+        self._spared: Reply | None = None
         self._messages = 0
         self._refused = 0
         self._errors = 0
@@ -221,6 +146,12 @@ class GatewaySession:
         if refusal is not None:
             return self.turned_away(*refusal)
         desk.counters.sessions_opened += 1
+        if desk.scanner is not None and not client.relay_only:
+            self._inspection = desk.scanner.open(
+                Facts(self.name, client.address, client.port, client.trusted)
+            )
+            if self._inspection is not None:
+                self._inspection.connected()
         return desk.greeting
 
     def turned_away(self, reply: Reply, why: str) -> Reply:
@@ -230,13 +161,16 @@ class GatewaySession:
         if reply is not GOING_DOWN:
             counters.sessions_refused += 1
         self._turned_away = True
-        return self._refuse("CONNECT", reply, why)
+        self._tell_session(why, str(reply))
+        return self._refuse("CONNECT", reply, why, told=True)
 
     def helo(self, event: Helo) -> Answer:
-        """Note the name; what it is worth is for later checks."""
+        """Note the name; what it is worth is for the checks."""
         self.reset()
         self._helo = event.name
         self._extended = event.extended
+        if self._inspection is not None:
+            self._inspection.helo(event.name, event.extended)
         return HELO_OK
 
     def mail(self, event: Mail) -> Answer:
@@ -255,10 +189,12 @@ class GatewaySession:
             return self._refuse("MAIL", TOO_MANY_MESSAGES, sender=event.reverse_path)
         self._pipelined = False
         self._mail = event
+        if self._inspection is not None:
+            self._inspection.mail(event.reverse_path, event.domain, event.size, event.smtputf8)
         return MAIL_OK
 
     def rcpt(self, event: Rcpt) -> Answer:
-        """Take the recipient, refuse it, or ask the next hop first."""
+        """Take the recipient, refuse it, or ask the checks and the next hop first."""
         desk, client = self._desk, self._client
         recipient = event.recipient
         if len(self._recipients) >= desk.smtp.max_recipients:
@@ -268,12 +204,33 @@ class GatewaySession:
         decided = desk.rules.decide(recipient, event.local, client.trusted, client.own_address)
         if isinstance(decided, Reply):
             return self._refuse_recipient(decided, recipient)
-        if desk.verifier is not None and desk.needs_verifying(decided):
-            refusal = desk.verifier.refusal(decided)
+        inspection = self._inspection
+        # The postmaster can always be written to (RFC 5321 §4.5.1).
+        if inspection is None or event.local.lower() == "postmaster":
+            return self._offer(decided)
+        return Deferred.fromCoroutine(self._inspected(inspection, decided))
+
+    async def _inspected(self, inspection: Inspection, recipient: Recipient) -> Reply:
+        """Have the checks their say."""
+        refused = await inspection.rcpt(recipient, tuple(self._recipients.values()))
+        if refused is not None:
+            reply, symbols = refused
+            self._desk.counters.recipients_refused_by_checks += 1
+            if reply.transient:
+                self._spared = reply
+            return self._refuse_recipient(reply, recipient, symbols)
+        answer = self._offer(recipient)
+        return answer if isinstance(answer, Reply) else await answer
+
+    def _offer(self, recipient: Recipient) -> Answer:
+        """Take the recipient, or ask the next hop first."""
+        desk = self._desk
+        if desk.verifier is not None and desk.needs_verifying(recipient):
+            refusal = desk.verifier.refusal(recipient)
             if isinstance(refusal, Deferred):
-                return refusal.addCallback(self._verified, decided)
-            return self._verified(refusal, decided)
-        return self._take_recipient(decided)
+                return refusal.addCallback(self._verified, recipient)
+            return self._verified(refusal, recipient)
+        return self._take_recipient(recipient)
 
     def _verified(self, refusal: Reply | None, recipient: Recipient) -> Reply:
         if refusal is not None:
@@ -305,24 +262,23 @@ class GatewaySession:
             self._drop_body()
 
     def message(self, event: ContentEnd) -> Answer:
-        """Make the message durable, or say why not."""
+        """Have the message judged and make it durable, or say why not."""
         self.content(event.data)
-        refusal = event.fault or self._fault or self._loop()
+        start = b"".join(self._head)
+        header = header_section(start)
+        refusal = event.fault or self._fault or self._loop(header)
         body, mail = self._body, self._mail
         if refusal is not None or body is None or mail is None:
-            self._desk.counters.messages_refused += 1
-            self._refused += 1
-            reply = self._refuse(
-                "DATA", refusal or SPOOL_BROKEN, sender=mail.reverse_path if mail else ""
+            return self._refuse_message(
+                refusal or SPOOL_BROKEN, mail.reverse_path if mail else "", ""
             )
-            self.reset()
-            return reply
         self._body = None
-        return self._keep(mail, body)
+        whole = len(header) < len(start) or len(start) < MAX_HEADER
+        arriving = self._arriving(mail, body, header if whole else b"")
+        return Deferred.fromCoroutine(self._decide(arriving))
 
-    def _loop(self) -> Reply | None:
+    def _loop(self, header: bytes) -> Reply | None:
         """RFC 5321 §6.3: too many traces, or our own delivery's mark."""
-        header = header_section(b"".join(self._head))
         if count_received(header) > self._desk.smtp.max_received:
             return LOOPING
         marks = delivered_to(header)
@@ -330,13 +286,13 @@ class GatewaySession:
             return OWN_LOOP
         return None
 
-    def _keep(self, mail: Mail, body: BodyBuilder) -> Answer:
+    def _arriving(self, mail: Mail, body: BodyBuilder, header: bytes) -> Arriving:
         desk, client = self._desk, self._client
         drawn = desk.ids.draw()
         now = desk.wall()
         recipients = tuple(self._recipients.values())
         protocol = protocol_word(self._extended, self._tls is not None, mail.smtputf8)
-        header = received_field(
+        received = received_field(
             self._helo,
             client.address,
             desk.hostname,
@@ -346,32 +302,58 @@ class GatewaySession:
             recipients[0].mailbox if len(recipients) == 1 else "",
             rfc5322_date(now),
         )
-        try:
-            kept = body.finish(header)
-        except LocalFault as fault:
-            self.reset()
-            return self._refuse("DATA", self._not_kept(fault), sender=mail.reverse_path)
-        message = NewMessage(
-            id=drawn,
-            envelope=Envelope(
-                mail.reverse_path,
-                recipients,
-                mail.eight_bit,
-                mail.smtputf8,
-                mail.ret,
-                mail.envid,
-            ),
-            arrival=Arrival(client.address, self._helo, protocol, self.name),
-            arrived=now,
-            body=kept,
-            due=now,
+        envelope = Envelope(
+            mail.reverse_path, recipients, mail.eight_bit, mail.smtputf8, mail.ret, mail.envid
         )
-        self.reset()
-        return desk.spool.accept(message).addCallbacks(
-            self._durable, self._not_durable, callbackArgs=(message,), errbackArgs=(message,)
-        )
+        arrival = Arrival(client.address, self._helo, protocol, self.name)
+        return Arriving(drawn, envelope, arrival, now, received, header, body)
 
-    def _durable(self, _: None, message: NewMessage) -> Reply:
+    async def _decide(self, arriving: Arriving) -> Reply:
+        """Judge the message where that is wanted, and do what follows."""
+        inspection, judge = self._inspection, self._desk.judge
+        sender = arriving.envelope.reverse_path
+        judgement: Judgement | None = None
+        message: NewMessage | None = None
+        try:
+            if inspection is None or judge is None:
+                message = arriving.unjudged()
+            else:
+                judgement = await judge.judge(inspection, arriving)
+                reply = CLIENT_GONE if self._over else judge.reply(arriving, judgement)
+                if reply is not None:
+                    return self._dispose(arriving, judge, judgement, reply)
+                message = await judge.kept(inspection, arriving, judgement)
+        except LocalFault as fault:
+            return self._refuse_message(self._not_kept(fault), sender, str(fault))
+        finally:
+            if message is None:
+                arriving.body.discard()
+        self.reset()
+        try:
+            await self._desk.spool.accept(message)
+        except LocalFault as fault:
+            return self._refuse_message(self._not_kept(fault), sender, str(fault))
+        return self._durable(message, arriving, judgement)
+
+    def _dispose(
+        self, arriving: Arriving, judge: Judge, judgement: Judgement, reply: Reply
+    ) -> Reply:
+        """Answer for a message of which nothing is kept."""
+        self.reset()
+        self._tell_message(arriving, judgement, reply)
+        if reply.positive:
+            self._messages += 1
+            return reply
+        self._desk.counters.messages_refused += 1
+        self._refused += 1
+        if reply.transient:
+            self._spared = reply
+        why = judge.reasons(judgement)
+        return self._refuse("DATA", reply, why, arriving.envelope.reverse_path, told=True)
+
+    def _durable(
+        self, message: NewMessage, arriving: Arriving, judgement: Judgement | None
+    ) -> Reply:
         """The spool has it: from here on it is ours to deliver."""
         desk, client = self._desk, self._client
         counters = desk.counters
@@ -397,16 +379,20 @@ class GatewaySession:
             protocol=message.arrival.protocol,
             session=message.arrival.session,
         )
-        desk.take(message)
-        return Reply(250, "2.0.0", f"Ok: queued as {name}")
+        reply = Reply(250, "2.0.0", f"Ok: queued as {name}")
+        self._tell_message(arriving, judgement, reply, octets)
+        if message.quarantine is None or len(message.quarantine.recipients) < len(
+            envelope.recipients
+        ):
+            desk.take(message)
+        return reply
 
-    def _not_durable(self, failure: Failure, message: NewMessage) -> Reply:
-        failure.trap(LocalFault)
+    def _refuse_message(self, reply: Reply, sender: str, reason: str) -> Reply:
         self._desk.counters.messages_refused += 1
         self._refused += 1
-        return self._refuse(
-            "DATA", self._not_kept(failure.value), sender=message.envelope.reverse_path
-        )
+        refused = self._refuse("DATA", reply, reason, sender=sender)
+        self.reset()
+        return refused
 
     def _not_kept(self, fault: BaseException | None) -> Reply:
         self._desk.counters.spool_failures += 1
@@ -414,6 +400,11 @@ class GatewaySession:
 
     def reset(self) -> None:
         """Forget the transaction."""
+        self._forget()
+        if self._inspection is not None:
+            self._inspection.reset()
+
+    def _forget(self) -> None:
         self._mail = None
         self._fault = None
         self._head = []
@@ -433,20 +424,35 @@ class GatewaySession:
         self.reset()
         self._tls = facts
         self._helo = ""
+        if self._inspection is not None:
+            self._inspection.started_tls(facts.version)
         self._desk.counters.sessions_tls += 1
 
     # -- refusals and the end
 
-    def _refuse_recipient(self, reply: Reply, recipient: Recipient) -> Reply:
+    def _refuse_recipient(
+        self, reply: Reply, recipient: Recipient, symbols: tuple[Symbol, ...] = ()
+    ) -> Reply:
         self._desk.counters.recipients_refused += 1
         self._refused += 1
         sender = self._mail.reverse_path if self._mail is not None else ""
-        return self._refuse("RCPT", reply, sender=sender, recipient=recipient.mailbox)
+        why = ", ".join(symbol.name for symbol in symbols)
+        return self._refuse("RCPT", reply, why, sender, recipient.mailbox, symbols)
 
     def _refuse(
-        self, stage: str, reply: Reply, reason: str = "", sender: str = "", recipient: str = ""
+        self,
+        stage: str,
+        reply: Reply,
+        reason: str = "",
+        sender: str = "",
+        recipient: str = "",
+        symbols: tuple[Symbol, ...] = (),
+        told: bool = False,
     ) -> Reply:
+        """Log a refusal; ``told`` says that the history has it already."""
         self._logged = True
+        if not told:
+            self._tell_refusal(stage, reply, reason, sender, recipient, symbols)
         _log.info(
             "reject {stage} from [{client}]: {reply}; from=<{sender}> to=<{recipient}> "
             "helo=<{helo}> reason={reason} session={session}",
@@ -477,6 +483,9 @@ class GatewaySession:
             self._logged = False
         if reply.enhanced.startswith("4.3.") or self._may_overshoot(reply):
             return 0.0
+        if reply is self._spared:
+            # Who is asked to come again made no mistake.
+            return 0.0
         if reply.code == 503 and self._pipelined:
             # RCPT and DATA that were sent before our 4xx to MAIL was read.
             return 0.0
@@ -496,13 +505,18 @@ class GatewaySession:
     def closed(self, why: str) -> None:
         """Give back what the session held; write its one line."""
         desk, client = self._desk, self._client
-        self.reset()
+        self._over = True
+        # A message may be with the checks still: its facts stay.
+        self._forget()
+        if self._inspection is not None:
+            self._inspection.close()
         if self._counted:
             desk.limits.close(client.key)
         if why == "timeout":
             desk.counters.timeouts += 1
         if self._turned_away:
             return
+        self._tell_session(why)
         _log.info(
             SESSION_VIA if client.via else SESSION,
             via=client.via,
@@ -517,3 +531,67 @@ class GatewaySession:
             seconds=round(desk.clock.seconds() - self._opened, 3),
             why=why,
         )
+
+    # -- the history
+
+    def _tell_session(self, why: str, refusal: str = "") -> None:
+        desk, client = self._desk, self._client
+        if desk.recorder is None:
+            return
+        seconds = desk.clock.seconds() - self._opened
+        event = SessionEvent(
+            session=self.name,
+            started=desk.wall() - seconds,
+            seconds=seconds,
+            client=client.address,
+            port=client.port,
+            client_name=self._client_name,
+            helo=self._helo,
+            tls=self._tls.version if self._tls is not None else "",
+            via=client.via,
+            messages=self._messages,
+            refused=self._refused,
+            errors=self._errors,
+            end=why,
+            refusal=refusal,
+        )
+        desk.recorder.tell(event)
+
+    @property
+    def _client_name(self) -> str:
+        return "" if self._inspection is None else self._inspection.facts.name
+
+    def _tell_refusal(
+        self,
+        stage: str,
+        reply: Reply,
+        reason: str,
+        sender: str,
+        recipient: str,
+        symbols: tuple[Symbol, ...],
+    ) -> None:
+        desk = self._desk
+        if desk.recorder is None:
+            return
+        found = () if desk.judge is None else desk.judge.symbols(symbols)
+        event = RefusalEvent(
+            session=self.name,
+            time=desk.wall(),
+            client=self._client.address,
+            stage=stage,
+            reverse_path=sender,
+            recipient=recipient,
+            reply=str(reply),
+            reason=reason,
+            symbols=found,
+        )
+        desk.recorder.tell(event)
+
+    def _tell_message(
+        self, arriving: Arriving, judgement: Judgement | None, reply: Reply, octets: int = 0
+    ) -> None:
+        desk = self._desk
+        if desk.recorder is None:
+            return
+        told = message_event(arriving, judgement, desk.judge, self._client_name, str(reply), octets)
+        desk.recorder.tell(told)

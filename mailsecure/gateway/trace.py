@@ -84,6 +84,8 @@ def header_section(start: bytes) -> bytes:
 
     Cut at :data:`MAX_HEADER`: every hop adds its trace in front, so a loop shows there.
     """
+    if start.startswith(b"\r\n"):
+        return b""
     end = start.find(b"\r\n\r\n", 0, MAX_HEADER)
     return start[: end + 2] if end >= 0 else start[:MAX_HEADER]
 

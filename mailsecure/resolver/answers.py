@@ -18,11 +18,19 @@ from twisted.names import dns
 
 from ..errors import RemoteFault
 
-__all__ = ["Answer", "encode_question", "matches", "read_answer", "valid_name"]
+__all__ = [
+    "Answer",
+    "askable_name",
+    "encode_question",
+    "matches",
+    "read_answer",
+    "valid_name",
+]
 
 HEADER = 12
 MAX_NAME = 253
 _NAME = re.compile(r"[a-z0-9_/-]{1,63}(?:\.[a-z0-9_/-]{1,63})*")
+_ASKABLE = re.compile(r"[ -\-/-~]{1,63}(?:\.[ -\-/-~]{1,63})*")
 MAX_ALIASES = 8
 NO_SOA_TTL = 30
 # What the codec is known to raise on hostile octets.
@@ -67,6 +75,15 @@ def valid_name(name: str) -> bool:
     in logs, TLS and certificates.
     """
     return len(name) <= MAX_NAME and _NAME.fullmatch(name) is not None
+
+
+def askable_name(name: str) -> bool:
+    """Say whether records may be asked of ``name`` that are data, and lead to no host.
+
+    The macros of SPF put local parts into names (RFC 7208 §7), so what is printable may
+    stand in them.
+    """
+    return len(name) <= MAX_NAME and _ASKABLE.fullmatch(name) is not None
 
 
 def encode_question(identity: int, name: str, kind: int) -> bytes:

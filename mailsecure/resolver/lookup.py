@@ -27,7 +27,14 @@ from twisted.python.failure import Failure
 
 from ..errors import RemoteFault
 from ..world import DnsAbsent, DnsFault, MxHost
-from .answers import MAX_ALIASES, Answer, encode_question, read_answer, valid_name
+from .answers import (
+    MAX_ALIASES,
+    Answer,
+    askable_name,
+    encode_question,
+    read_answer,
+    valid_name,
+)
 from .cache import TtlCache
 from .files import WatchedFile, parse_hosts, parse_resolv_conf
 from .wire import ask_tcp, ask_udp
@@ -98,7 +105,7 @@ class DnsResolver:
         """See :class:`mailsecure.world.Resolver`."""
         return [
             MxHost(record.preference, _text(record.name))
-            for record in await self._lookup(_clean(domain), dns.MX)
+            for record in await self._data(domain, dns.MX)
         ]
 
     async def addresses(self, host: str) -> Sequence[str]:
@@ -130,15 +137,15 @@ class DnsResolver:
 
     async def ipv4(self, name: str) -> Sequence[str]:
         """See :class:`mailsecure.world.Resolver`."""
-        return _as_text(await self._lookup(_clean(name), dns.A))
+        return _as_text(await self._data(name, dns.A))
 
     async def ipv6(self, name: str) -> Sequence[str]:
         """See :class:`mailsecure.world.Resolver`."""
-        return _as_text(await self._lookup(_clean(name), dns.AAAA))
+        return _as_text(await self._data(name, dns.AAAA))
 
     async def txt(self, name: str) -> Sequence[bytes]:
         """See :class:`mailsecure.world.Resolver`."""
-        return [b"".join(record.data) for record in await self._lookup(_clean(name), dns.TXT)]
+        return [b"".join(record.data) for record in await self._data(name, dns.TXT)]
 
     async def ptr(self, address: str) -> Sequence[str]:
         """See :class:`mailsecure.world.Resolver`."""
@@ -150,10 +157,21 @@ class DnsResolver:
 
     # -- one question
 
+    async def _data(self, name: str, kind: int) -> Sequence[Any]:
+        """Return the records of a name that need not be one a host could have."""
+        clean = _clean(name)
+        if not askable_name(clean):
+            raise DnsAbsent(name)
+        return await self._known(clean, kind)
+
     async def _lookup(self, name: str, kind: int) -> Sequence[Any]:
-        """Return the records, at least one; from the cache, or with all who ask the same."""
+        """Return the records of a host or a domain, at least one."""
         if not valid_name(name):
             raise DnsAbsent(name)
+        return await self._known(name, kind)
+
+    async def _known(self, name: str, kind: int) -> Sequence[Any]:
+        """Return the records, from the cache, or with all who ask the same."""
         key = (name, kind)
         known = self._cache.get(key, self._clock.seconds())
         if known is None:

@@ -16,20 +16,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from zope.interface import Attribute, Interface
 
 from ..config.model import Config
-from ..errors import LocalFault, RemoteFault
+from ..config.scanning import Scan
 from ..spool.values import Body
 from ..world import World
+from .faults import ScannerFault, Unscannable, WorkerFault
 from .values import Facts, Finding, Stage
 
 __all__ = [
     "Check",
+    "Heir",
     "ICheckMaker",
     "Line",
+    "Patient",
+    "Pool",
+    "Reporting",
     "ScannerFault",
     "Site",
     "Stateful",
@@ -37,18 +42,6 @@ __all__ = [
     "WorkerFault",
     "Workers",
 ]
-
-
-class Unscannable(RemoteFault):
-    """The message cannot be read: too deep, too large, a bomb, broken beyond repair."""
-
-
-class ScannerFault(LocalFault):
-    """A scanner cannot be reached, is late, or makes no sense."""
-
-
-class WorkerFault(LocalFault):
-    """The pool of processes cannot do work now (it is stopping, or a process will not start)."""
 
 
 class Workers(Protocol):
@@ -65,6 +58,22 @@ class Workers(Protocol):
         that, takes longer than ``[scan] worker_time``, takes more than ``worker_memory``,
         or dies, and :class:`WorkerFault` if there is no process to be had.
         """
+
+
+class Pool(Workers, Protocol):
+    """The same, as whoever owns them sees them."""
+
+    async def start(self) -> None:
+        """Start the processes."""
+
+    async def stop(self) -> None:
+        """End them; jobs that are not done fail."""
+
+    def reconfigure(self, settings: Scan) -> None:
+        """Go by other settings from the next job on."""
+
+    def report(self) -> dict[str, Any]:
+        """Return how they are; see :mod:`.workers.pool`."""
 
 
 class Line(Protocol):
@@ -105,6 +114,7 @@ class Check(Protocol):
         """Return what is found.  ``facts`` are those of ``stage``."""
 
 
+@runtime_checkable
 class Stateful(Protocol):
     """A check that has something to open and close may have these, too."""
 
@@ -113,6 +123,39 @@ class Stateful(Protocol):
 
     async def stop(self) -> None:
         """Called once after the last session."""
+
+
+@runtime_checkable
+class Heir(Protocol):
+    """A check that goes on, at a reload, with what its predecessor has open."""
+
+    def inherit(self, old: Check) -> None:
+        """Take over from ``old``, the check of the same name that ran until now.
+
+        Called before the first session.  ``old`` is then not stopped, and this check not
+        started; sessions that began before go on with ``old``.
+        """
+
+
+@runtime_checkable
+class Patient(Protocol):
+    """A check with a time of its own instead of ``[scan] check_timeout``: the engines."""
+
+    @property
+    def limit(self) -> float:
+        """How long it takes at most, in seconds: it sees to that by itself."""
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """A check that has something to say in ``mailsecure status``: the engines."""
+
+    @property
+    def well(self) -> bool:
+        """False while it is down and mail is put off for that."""
+
+    def report(self) -> dict[str, Any]:
+        """Return how it is; see :mod:`.engines.guard`."""
 
 
 class ICheckMaker(Interface):

@@ -8,7 +8,7 @@ changes of the header section.  :mod:`.pipeline` runs the checks; the gateway gi
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -151,9 +151,10 @@ class Facts:
     the null reverse-path.  At RCPT ``recipient`` is the one that is asked about, and
     ``recipients`` are those that were taken before; at DATA all.
 
-    ``notes`` is where checks leave what later stages need, each under its own name; those
-    of CONNECT and HELO are still there for the next transaction, those of MAIL, RCPT and
-    DATA are not.
+    ``notes`` is where checks leave what later stages of the transaction need, each under
+    its own name; ``client_notes`` are about the client and outlive the transaction.
+    ``rehearsal`` says that this is no real session (``mailsecure scan``): a check that
+    remembers what it saw must not.
     """
 
     session: str
@@ -172,5 +173,5 @@ class Facts:
     recipients: Sequence[Recipient] = ()
     content: Content | None = None
     notes: dict[str, Any] = field(default_factory=dict)
-    #: Settings of the ini for this check, where it is a site's own.
-    settings: Mapping[str, str] = field(default_factory=dict)
+    client_notes: dict[str, Any] = field(default_factory=dict)
+    rehearsal: bool = False

@@ -5,6 +5,12 @@ message and envelope are on disk (fdatasync returned), and the message will be g
 out by :meth:`Spool.due` again and again, through any number of crashes, until
 :meth:`Spool.settle` or a postmaster has ended the last of its recipients.
 
+Recipients named by :attr:`~.values.NewMessage.quarantine` are in the **quarantine**
+instead, under the same promise, until they are released or deleted there.  It is part of
+the spool, so that a message may be held for some and queued for others in one
+transaction, and no crash loses or doubles any of them.  Nothing that is said of the queue
+below sees them; a message is in the queue while anybody else waits for it.
+
 Who calls it: ``gateway`` accepts, ``delivery`` asks for what is due and settles,
 ``control`` lists and commands.  All times here are Unix seconds (``World.wall``),
 because they must mean the same after a reboot.  All methods are called in the
@@ -13,6 +19,7 @@ reactor's thread and return Deferreds fired there; the work is done elsewhere.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -22,10 +29,14 @@ from .values import (
     Backlog,
     Body,
     Filter,
+    Freed,
     Health,
     Listing,
     NewMessage,
     Quarantine,
+    QuarantinedMessage,
+    QuarantineFilter,
+    QuarantineListing,
     QueuedMessage,
     QueuedRecipient,
     RecipientState,
@@ -38,10 +49,14 @@ __all__ = [
     "Backlog",
     "Body",
     "Filter",
+    "Freed",
     "Health",
     "Listing",
     "NewMessage",
     "Quarantine",
+    "QuarantineFilter",
+    "QuarantineListing",
+    "QuarantinedMessage",
     "QueuedMessage",
     "QueuedRecipient",
     "RecipientState",
@@ -106,4 +121,37 @@ class Spool(Protocol):
         """Remove matching recipients for good, without a bounce."""
 
     def totals(self) -> Deferred[tuple[int, int, int]]:
-        """Return (messages, recipients, octets) in the spool."""
+        """Return (messages, recipients, octets) in the queue."""
+
+    def quarantined(
+        self,
+        filter: QuarantineFilter,
+        limit: int,
+        after: QuarantineListing | None = None,
+        newest_first: bool = False,
+    ) -> Deferred[list[QuarantineListing]]:
+        """List what is in the quarantine in order of arrival, at most ``limit``.
+
+        ``after`` is the last listing of the page before; it may be gone meanwhile.
+        """
+
+    def quarantine_content(self, id: MessageId) -> Deferred[QuarantinedMessage | None]:
+        """Return a message with its recipients that are in the quarantine, or None."""
+
+    def release_quarantined(
+        self, ids: Sequence[MessageId], now: float, recipients: tuple[str, ...] = ()
+    ) -> Deferred[list[Freed]]:
+        """Queue the held recipients of some messages, due ``now``; return which.
+
+        In one transaction, so a second call finds nobody.  ``recipients`` chooses among
+        them as in :class:`QuarantineFilter`.  The envelope stays what it was; the time in
+        the queue, which retries and expiry count, begins ``now``.
+        """
+
+    def delete_quarantined(
+        self, ids: Sequence[MessageId], recipients: tuple[str, ...] = ()
+    ) -> Deferred[list[Freed]]:
+        """Remove held recipients for good, likewise."""
+
+    def quarantine_totals(self) -> Deferred[tuple[int, int, int]]:
+        """Return (messages, recipients, octets on disk) in the quarantine."""

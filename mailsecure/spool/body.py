@@ -161,15 +161,29 @@ class BodyBuilder:
         self._chunks = []
         self._waiting = 0
 
-    def finish(self, header: bytes) -> MemoryBody | FileBody:
-        """Return the body, ``header`` in front.  The builder is of no use after this."""
+    def view(self) -> MemoryBody | FileBody:
+        """Return what came so far, to look at; the builder stays whose it was."""
         if self._descriptor < 0:
-            chunks, self._chunks, self._waiting = [header, *self._chunks], [], 0
-            self._store.used += len(header)
-            return MemoryBody(chunks, self._store)
+            return MemoryBody(list(self._chunks))
+        self._spill()
+        try:
+            descriptor = os.dup(self._descriptor)
+        except OSError as error:
+            raise disk_fault(error, "cannot look at a message that arrives") from error
+        return FileBody(b"", self._spilled, descriptor=descriptor)
+
+    def finish(self, header: bytes, cut: int = 0) -> MemoryBody | FileBody:
+        """Return the body, ``header`` in front, which replaces the first ``cut`` octets.
+
+        The builder is of no use after this.
+        """
+        if self._descriptor < 0:
+            chunks, self._chunks, self._waiting = self._chunks, [], 0
+            self._store.used += len(header) - cut
+            return MemoryBody([header, *_behind(chunks, cut)], self._store)
         self._spill()
         descriptor, self._descriptor = self._descriptor, -1
-        return FileBody(header, self._spilled, descriptor=descriptor)
+        return FileBody(header, self._spilled - cut, cut, descriptor=descriptor)
 
     def discard(self) -> None:
         """Forget the message."""
@@ -179,6 +193,15 @@ class BodyBuilder:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _behind(chunks: list[bytes], cut: int) -> list[bytes]:
+    """Return what is behind the first ``cut`` octets of ``chunks``."""
+    for number, chunk in enumerate(chunks):
+        if cut < len(chunk):
+            return [chunk[cut:] if cut else chunk, *chunks[number + 1 :]]
+        cut -= len(chunk)
+    return []
 
 
 class BodyStore:

@@ -16,7 +16,7 @@ from typing import NewType
 
 from ..errors import RemoteFault
 
-__all__ = ["IdSource", "MessageId", "id_name", "parse_id"]
+__all__ = ["IdSource", "MessageId", "drawn_at", "id_name", "parse_id"]
 
 MessageId = NewType("MessageId", int)
 
@@ -41,6 +41,11 @@ def id_name(message: MessageId) -> str:
         + pairs[message >> 10 & 1023]
         + pairs[message & 1023]
     )
+
+
+def drawn_at(message: MessageId) -> float:
+    """Return the Unix time at which ``message`` was drawn, or a little later."""
+    return (message >> _CHANCE_BITS) / 1_000_000
 
 
 def parse_id(name: str) -> MessageId:

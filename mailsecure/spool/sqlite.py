@@ -1,9 +1,14 @@
 """The spool of the daemon: :class:`.api.Spool` on SQLite and segment files.
 
-Three threads.  The reactor's only puts work into queues and gets answers, a whole group
+Four threads.  The reactor's only puts work into queues and gets answers, a whole group
 of them at once.  The *writer* takes whatever has gathered while it was busy with the last
 group and commits it together (:data:`MAX_GROUP` at most): under load one fsync serves
-dozens of messages, alone a message waits for nobody.  The *reader* answers questions.
+dozens of messages, alone a message waits for nobody.  The *reader* answers questions about
+the queue, and the *searcher* those about the quarantine, where a part of a subject may be
+looked for in a million rows and delivery must not wait.
+
+A body that only the quarantine holds is compressed in the reactor's pool before it gets
+to the writer (:mod:`.packing`).
 
 **When the disk fails**, all that was in the group and all that waits fails with
 SpoolBroken, the files are closed, and after a growing pause all is opened anew, as after
@@ -16,13 +21,12 @@ what is queued.
 from __future__ import annotations
 
 import os
-import queue
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -34,16 +38,24 @@ from ..world import World
 from .api import (
     Backlog,
     Filter,
+    Freed,
     Health,
     Listing,
     NewMessage,
+    QuarantinedMessage,
+    QuarantineFilter,
+    QuarantineListing,
     QueuedMessage,
     Settlement,
     SpoolBroken,
     SpoolFull,
 )
+from .database import SLICE, chosen
 from .ids import MessageId
-from .storage import SLICE, Reader, Storage, chosen
+from .packing import packed
+from .reading import Reader
+from .storage import Storage
+from .threads import Questions, Worker, outcome_of
 
 __all__ = ["SqliteSpool"]
 
@@ -62,26 +74,6 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 _Done = list[tuple[Deferred[Any], Any]]
 
 
-class _Thread:
-    """A thread that does one piece of work after another, until it gets None."""
-
-    def __init__(self, name: str, turn: Callable[[Any], None]) -> None:
-        self.queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._turn = turn
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def end(self) -> None:
-        """Finish what is queued, then stop.  Returns at once."""
-        self.queue.put(None)
-
-    def _run(self) -> None:
-        while (work := self.queue.get()) is not None:
-            self._turn(work)
-
-
 class SqliteSpool:
     """The durable queue of this node.  See :class:`.api.Spool` for each method."""
 
@@ -89,11 +81,12 @@ class SqliteSpool:
         self._directory = directory
         self._settings = settings
         self._clock = world.clock
+        self._world = world
         self._from_thread: Callable[..., None] = world.reactor.callFromThread
         self._storage: Storage | None = None
-        self._reader: Reader | None = None
-        self._writer_thread: _Thread | None = None
-        self._reader_thread: _Thread | None = None
+        self._writer_thread: Worker | None = None
+        self._reader = Questions("spool-reader", self._answer_from_thread)
+        self._searcher = Questions("spool-searcher", self._answer_from_thread)
         self._broken = "the spool is not open yet"
         self._full = ""
         self._reserved = True
@@ -101,6 +94,8 @@ class SqliteSpool:
         #: What waits to be handed to the writer, and whether it is at work.
         self._gathered: list[tuple[Any, Deferred[Any]]] = []
         self._writing = False
+        #: What is being compressed; it is committed before the spool is closed.
+        self._packing: set[Deferred[None]] = set()
         self._soon: IDelayedCall | None = None
         self._pause = _FIRST_PAUSE
         self._again: IDelayedCall | None = None
@@ -110,24 +105,30 @@ class SqliteSpool:
 
     def open(self) -> Deferred[None]:
         """Create or recover the storage."""
-        self._writer_thread = _Thread("spool-writer", self._write_turn)
-        self._reader_thread = _Thread("spool-reader", self._read_turn)
-        self._writer_thread.start()
-        self._reader_thread.start()
+        self._writer_thread = Worker("spool-writer", self._write_turn)
+        for thread in (self._writer_thread, self._reader, self._searcher):
+            thread.start()
         opened: Deferred[None] = self._submit(self._open_files)
         return opened.addCallback(self._opened)
 
     def _open_files(self) -> None:
-        """In the writer's thread: lock, database, segments, the reader's connection."""
+        """In the writer's thread: lock, database, segments, the readers' connections."""
         storage = Storage(self._directory, self._settings)
+        readers: list[Reader] = []
         try:
             storage.open()
-            reader = Reader(storage.database_path, self._directory / "segments", self._settings)
-            reader.open()
+            for _ in range(2):
+                reader = Reader(storage.database_path, self._directory / "segments", self._settings)
+                reader.open()
+                readers.append(reader)
         except BaseException:
+            for reader in readers:
+                reader.close()
             storage.close()
             raise
-        self._storage, self._reader = storage, reader
+        self._storage = storage
+        self._reader.use(readers[0])
+        self._searcher.use(readers[1])
 
     def _opened(self, _: None) -> None:
         self._broken = ""
@@ -145,20 +146,28 @@ class SqliteSpool:
         if self._again is not None:
             self._again.cancel()
             self._again = None
-        if self._writer_thread is None or self._reader_thread is None:
+        if self._writer_thread is None:
             raise AssertionError("closed before it was opened")
-        self._reader_thread.end()
-        closed: Deferred[None] = self._submit(self._close_files)
+        compressed = DeferredList(list(self._packing))
+        return compressed.addCallback(lambda _, thread: self._close(thread), self._writer_thread)
+
+    def _close(self, writer: Worker) -> Deferred[None]:
+        closed: Deferred[None] = self._submit(self._close_all)
         self._hand_over()
-        self._writer_thread.end()
+        writer.end()
         return closed
+
+    def _close_all(self) -> None:
+        """In the writer's thread, as its last work."""
+        self._close_files()
+        self._reader.end()
+        self._searcher.end()
 
     def _close_files(self) -> None:
         """In the writer's thread."""
         storage, self._storage = self._storage, None
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            reader.close()
+        self._reader.shut()
+        self._searcher.shut()
         if storage is not None:
             storage.close()
 
@@ -246,7 +255,26 @@ class SqliteSpool:
 
     def accept(self, message: NewMessage) -> Deferred[None]:
         """Make ``message`` durable."""
-        return self._enqueue(message)
+        quarantine = message.quarantine
+        if quarantine is None or len(quarantine.recipients) < len(message.envelope.recipients):
+            return self._enqueue(message)
+        return self._pack(message)
+
+    def _pack(self, message: NewMessage) -> Deferred[None]:
+        """Make a message durable that goes to nobody now: its body is compressed first."""
+        if self._broken or self._writer_thread is None:
+            return fail(SpoolBroken(self._broken))
+        compressed = self._world.in_thread(packed, message.body, self._directory)
+        committed: Deferred[None] = compressed.addCallback(
+            lambda body: self._put(replace(message, body=body))
+        )
+        self._packing.add(committed)
+
+        def done(result: Any) -> Any:
+            self._packing.discard(committed)
+            return result
+
+        return committed.addBoth(done)
 
     def settle(self, settlement: Settlement) -> Deferred[None]:
         """Record what became of recipients."""
@@ -301,7 +329,7 @@ class SqliteSpool:
             if callable(item[0]):
                 fault = self._commit(group, done) or fault
                 group, octets = [], 0
-                done.append((item[1], self._outcome(item[0])))
+                done.append((item[1], outcome_of(item[0])))
                 continue
             group.append(item)
             if isinstance(item[0], NewMessage):
@@ -321,9 +349,7 @@ class SqliteSpool:
         accepts = [work for work, _ in group if isinstance(work, NewMessage)]
         settlements = [work for work, _ in group if isinstance(work, Settlement)]
 
-        outcome = self._outcome(
-            lambda: self._with_storage(lambda s: s.commit(accepts, settlements))
-        )
+        outcome = outcome_of(lambda: self._with_storage(lambda s: s.commit(accepts, settlements)))
         if isinstance(outcome, Failure) and outcome.check(SpoolFull) and settlements:
             return self._record_although_full(group, outcome, done)
         done.extend((waiting, outcome) for _, waiting in group)
@@ -350,14 +376,6 @@ class SqliteSpool:
             return self._commit(results, done) or SpoolFull(full.getErrorMessage())
         done.extend((waiting, full) for _, waiting in results)
         return SpoolFull(full.getErrorMessage())
-
-    @staticmethod
-    def _outcome(call: Callable[[], _T]) -> _T | Failure:
-        try:
-            return call()
-        except BaseException:
-            # Carried to the reactor's thread, where somebody waits for it.
-            return Failure()
 
     def _answer(self, done: _Done, fault: LocalFault | None) -> None:
         """In the reactor's thread."""
@@ -423,21 +441,13 @@ class SqliteSpool:
 
     # -- the reader
 
-    def _ask(self, question: Callable[[Reader], _T]) -> Deferred[_T]:
-        if self._broken or self._reader_thread is None:
+    def _ask(self, question: Callable[[Reader], _T], of: Questions | None = None) -> Deferred[_T]:
+        if self._broken:
             return fail(SpoolBroken(self._broken))
-        waiting: Deferred[_T] = Deferred()
-        self._reader_thread.queue.put((question, waiting))
-        return waiting
+        return (of or self._reader).ask(question)
 
-    def _read_turn(self, work: tuple[Callable[[Reader], Any], Deferred[Any]]) -> None:
-        """In the reader's thread."""
-        question, waiting = work
-        reader = self._reader
-        if reader is None:
-            outcome: Any = Failure(SpoolBroken("the spool is closed"))
-        else:
-            outcome = self._outcome(lambda: question(reader))
+    def _answer_from_thread(self, waiting: Deferred[Any], outcome: Any) -> None:
+        """In the thread of a reader."""
         self._from_thread(self._answer, [(waiting, outcome)], None)
 
     def due(
@@ -463,6 +473,46 @@ class SqliteSpool:
     def totals(self) -> Deferred[tuple[int, int, int]]:
         """Count all."""
         return self._ask(lambda reader: reader.totals())
+
+    # -- the quarantine
+
+    def quarantined(
+        self,
+        filter: QuarantineFilter,
+        limit: int,
+        after: QuarantineListing | None = None,
+        newest_first: bool = False,
+    ) -> Deferred[list[QuarantineListing]]:
+        """List what is held."""
+        return self._ask(
+            lambda reader: reader.quarantined(filter, limit, after, newest_first), self._searcher
+        )
+
+    def quarantine_content(self, id: MessageId) -> Deferred[QuarantinedMessage | None]:
+        """Return one message that is held."""
+        return self._ask(lambda reader: reader.quarantine_content(id), self._searcher)
+
+    def release_quarantined(
+        self, ids: Sequence[MessageId], now: float, recipients: tuple[str, ...] = ()
+    ) -> Deferred[list[Freed]]:
+        """Queue what was held."""
+        return self._submit(
+            lambda: self._with_storage(lambda s: s.release_quarantined(ids, now, recipients)),
+            even_broken=False,
+        )
+
+    def delete_quarantined(
+        self, ids: Sequence[MessageId], recipients: tuple[str, ...] = ()
+    ) -> Deferred[list[Freed]]:
+        """Remove what was held."""
+        return self._submit(
+            lambda: self._with_storage(lambda s: s.delete_quarantined(ids, recipients)),
+            even_broken=False,
+        )
+
+    def quarantine_totals(self) -> Deferred[tuple[int, int, int]]:
+        """Count what is held."""
+        return self._ask(lambda reader: reader.quarantine_totals())
 
 
 _WELL = Health(True, False, "")

@@ -1,8 +1,9 @@
-"""The spool's files, and every statement that touches them.  Blocking.
+"""The writing side of the spool: its files, and every statement that changes them.
 
-:class:`Storage` is used by one writer thread, :class:`Reader` by one reader thread
-(a second connection, so that a long listing never holds up a commit; WAL gives it a
-snapshot).  :mod:`.sqlite` owns both threads.
+Blocking; :class:`Storage` is used by one writer thread, which :mod:`.sqlite` owns.  The
+reading side is :mod:`.reading`; what concerns the quarantine alone is in :mod:`.held`.
+(Longer than others: the order of its steps is what durability rests on, and stands here
+in one piece.)
 
 **The commit path.**  A group of operations is one transaction: first the large bodies go
 to their segment and are made durable with one fdatasync, then the rows are written and
@@ -20,42 +21,31 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ..config.model import SpoolSettings
-from ..errors import LocalFault
 from .api import (
-    Backlog,
+    Body,
     Filter,
-    Listing,
+    Freed,
     NewMessage,
-    QueuedMessage,
-    RecipientState,
     Settlement,
     SpoolBroken,
-    SpoolFull,
 )
-from .body import FileBody, MemoryBody, disk_fault
+from .body import disk_fault
+from .database import ROWS, SLICE, conditions, connect, database_fault
+from .held import delete_held, release_held
 from .ids import MessageId
-from .schema import (
-    SCHEMA,
-    VERSION,
-    accept_work,
-    done_work,
-    envelope_of,
-    message_row,
-    recipient_of,
-)
-from .segments import Segments
+from .packing import PackedBody
+from .schema import accept_work, done_work, message_row, quarantine_work, schema_from
+from .segments import QUARANTINE, QUEUE, Segments
 
-__all__ = ["Reader", "Storage"]
+__all__ = ["Storage"]
 
-#: How many recipients one administrative statement changes before others get a turn.
-SLICE = 2000
 _CHECKPOINT_PAGES = 4000
 _WAL_LIMIT = 64 << 20
 _REFUSED = "refused"
@@ -99,33 +89,30 @@ _DELETE_MESSAGE = _Many(
     "DELETE FROM message WHERE id IN (",
     "?",
     ",",
-    ") AND NOT EXISTS (SELECT 1 FROM recipient WHERE recipient.message = message.id)",
+    ") AND quarantined IS NULL"
+    " AND NOT EXISTS (SELECT 1 FROM recipient WHERE recipient.message = message.id)",
+)
+_LEAVE_ALONE = _Many(
+    "UPDATE quarantine SET alone = 1 WHERE message IN (",
+    "?",
+    ",",
+    ") AND alone = 0"
+    " AND NOT EXISTS (SELECT 1 FROM recipient WHERE recipient.message = quarantine.message)",
 )
 _RETRY_RECIPIENT = (
     "UPDATE recipient SET due = ?, reply = ?, attempts = attempts + ? WHERE message = ? AND idx = ?"
 )
-_ROWS = "FROM recipient r JOIN message m ON m.id = r.message"
 _WARN_RECIPIENT = "UPDATE recipient SET warned = 1 WHERE message = ? AND idx = ?"
-
-
-def database_fault(error: sqlite3.Error) -> LocalFault:
-    """Return the fault that a database error means."""
-    code = getattr(error, "sqlite_errorcode", 0) or 0
-    why = f"the spool's database: {error}"
-    return SpoolFull(why) if code & 0xFF == sqlite3.SQLITE_FULL else SpoolBroken(why)
 
 
 def _do_work(database: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
     database.execute(_WORK[len(rows)], list(chain.from_iterable(rows)))
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        path, isolation_level=None, check_same_thread=False, timeout=10, cached_statements=256
-    )
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA temp_store = MEMORY")
-    return connection
+def _end_messages(database: sqlite3.Connection, rows: list[tuple[int]]) -> None:
+    """Remove messages for which nobody waits any more; some stay in the quarantine."""
+    _DELETE_MESSAGE.run(database, rows)
+    _LEAVE_ALONE.run(database, rows)
 
 
 class Storage:
@@ -149,13 +136,13 @@ class Storage:
             self._directory.mkdir(mode=0o700, exist_ok=True)
             self._take_lock()
             new = not self.database_path.exists()
-            database = self._database = _connect(self.database_path)
+            database = self._database = connect(self.database_path)
             if new:
                 database.execute("PRAGMA page_size = 8192")
             database.execute("PRAGMA journal_mode = WAL")
             database.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
             database.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT}")
-            self._check_version(database)
+            self._bring_up_to_date(database)
             self._forget_refused(database)
             live = {row[0] for row in database.execute("SELECT number FROM segment WHERE live > 0")}
             self._segments.open(live)
@@ -178,14 +165,15 @@ class Storage:
         os.write(descriptor, b"%d\n" % os.getpid())
         self._lock = descriptor
 
-    def _check_version(self, database: sqlite3.Connection) -> None:
+    def _bring_up_to_date(self, database: sqlite3.Connection) -> None:
+        """Make the tables, or those that an older version did not have."""
         (version,) = database.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            database.executescript(f"BEGIN;{SCHEMA};PRAGMA user_version = {VERSION};COMMIT;")
-        elif version != VERSION:
-            raise SpoolBroken(
-                f"{self.database_path} has version {version}; this mailsecure knows {VERSION}"
-            )
+        try:
+            statements = schema_from(version)
+        except SpoolBroken as fault:
+            raise SpoolBroken(f"cannot use {self.database_path}: {fault}") from None
+        if statements:
+            database.executescript(f"BEGIN IMMEDIATE;{statements}COMMIT;")
 
     # -- what was refused, and room for results
 
@@ -208,6 +196,7 @@ class Storage:
             return
         rows = [(int(line),) for line in lines if line.isdigit()]
         database.execute("BEGIN IMMEDIATE")
+        database.executemany("DELETE FROM quarantined WHERE message = ?", rows)
         database.executemany("DELETE FROM recipient WHERE message = ?", rows)
         database.executemany("DELETE FROM message WHERE id = ?", rows)
         database.execute("COMMIT")
@@ -293,15 +282,34 @@ class Storage:
         def run(database: sqlite3.Connection) -> None:
             found.extend(
                 database.execute(
-                    f"SELECT r.message, r.idx {_ROWS} WHERE {where} LIMIT {SLICE}", values
+                    f"SELECT r.message, r.idx {ROWS} WHERE {where} LIMIT {SLICE}", values
                 )
             )
             _DELETE_RECIPIENT.run(database, found)
-            _DELETE_MESSAGE.run(database, [(id,) for id in {id for id, _ in found}])
+            _end_messages(database, [(id,) for id in {id for id, _ in found}])
 
         self._transaction(run)
         self._reclaim()
         return len(found)
+
+    def release_quarantined(
+        self, ids: Sequence[MessageId], now: float, recipients: tuple[str, ...]
+    ) -> list[Freed]:
+        """See :meth:`.api.Spool.release_quarantined`."""
+        freed: list[Freed] = []
+        self._transaction(
+            lambda database: freed.extend(release_held(database, ids, now, recipients))
+        )
+        return freed
+
+    def delete_quarantined(
+        self, ids: Sequence[MessageId], recipients: tuple[str, ...]
+    ) -> list[Freed]:
+        """See :meth:`.api.Spool.delete_quarantined`."""
+        freed: list[Freed] = []
+        self._transaction(lambda database: freed.extend(delete_held(database, ids, recipients)))
+        self._reclaim()
+        return freed
 
     def _transaction(self, work: Callable[[sqlite3.Connection], None]) -> None:
         database = self._database
@@ -340,16 +348,27 @@ class Storage:
         self, arriving: Sequence[NewMessage], settlements: Sequence[Settlement]
     ) -> list[tuple[Any, ...]]:
         """Return rows of ``work``; what is too large for a row is durable already."""
-        rows = [accept_work(self._place(new), new) for new in arriving]
+        rows = [self._arriving(new) for new in arriving]
         self._segments.sync()
         rows += [done_work(each.id, each.done) for each in settlements]
         return rows
 
-    def _place(self, new: NewMessage) -> tuple[Any, ...]:
-        """Put the body where its size belongs; return the message's row."""
-        if new.body.octets <= self._inline_size:
-            return message_row(new, b"".join(new.body.pieces()), None, None)
-        segment, offset = self._segments.append(new.body)
+    def _arriving(self, new: NewMessage) -> tuple[Any, ...]:
+        """Put the body where it belongs; return the row of ``work``."""
+        quarantine = new.quarantine
+        if quarantine is None or not quarantine.recipients:
+            return accept_work(self._place(new, new.body, QUEUE), new)
+        body = new.body
+        if isinstance(body, PackedBody):
+            row = self._place(new, body.stored, QUARANTINE)
+            return quarantine_work(row, new, quarantine, body.stored.octets)
+        return quarantine_work(self._place(new, body, QUARANTINE), new, quarantine, None)
+
+    def _place(self, new: NewMessage, body: Body, series: str) -> tuple[Any, ...]:
+        """Put ``body`` where its size belongs; return the message's row."""
+        if body.octets <= self._inline_size:
+            return message_row(new, b"".join(body.pieces()), None, None)
+        segment, offset = self._segments.append(body, series)
         return message_row(new, None, segment, offset)
 
     def _settle(
@@ -378,7 +397,7 @@ class Storage:
             database.executemany(_RETRY_RECIPIENT, retry)
         if warned:
             database.executemany(_WARN_RECIPIENT, warned)
-        _DELETE_MESSAGE.run(database, [(each.id,) for each in settlements if each.done])
+        _end_messages(database, [(each.id,) for each in settlements if each.done])
         return notices
 
     @staticmethod
@@ -403,184 +422,9 @@ class Storage:
         empty = [
             row[0]
             for row in database.execute("SELECT number FROM segment WHERE live = 0")
-            if row[0] != self._segments.active
+            if row[0] not in self._segments.active
         ]
         for number in empty:
             self._segments.remove(number)
         if empty:
             database.executemany("DELETE FROM segment WHERE number = ?", [(n,) for n in empty])
-
-
-def conditions(filter: Filter) -> tuple[str, list[Any]]:
-    """Return the WHERE clause over ``recipient r JOIN message m`` for ``filter``."""
-    terms = ["1"]
-    values: list[Any] = []
-    if filter.id is not None:
-        terms.append("r.message = ?")
-        values.append(filter.id)
-    for column, text in (("m.reverse_path", filter.sender), ("r.mailbox", filter.recipient)):
-        if text.startswith("@"):
-            terms.append(f"substr({column}, -length(?)) = ? COLLATE NOCASE")
-            values += [text, text]
-        elif text:
-            terms.append(f"{column} = ? COLLATE NOCASE")
-            values.append("" if text == "<>" else text)
-    if filter.destination:
-        terms.append("r.domain = ?")
-        values.append(filter.destination.lower())
-    if filter.state is not None:
-        terms.append("r.held = ?")
-        values.append(int(filter.state is RecipientState.HELD))
-    return " AND ".join(terms), values
-
-
-def chosen(filter: Filter, more: str) -> tuple[str, list[Any]]:
-    """Return a condition on rows of ``recipient``: a slice of those that match."""
-    where, values = conditions(filter)
-    return (
-        f"(message, idx) IN (SELECT r.message, r.idx {_ROWS}"
-        f" WHERE {where} AND {more} LIMIT {SLICE})",
-        values,
-    )
-
-
-class Reader:
-    """The reading side: one more connection, one thread."""
-
-    def __init__(self, path: Path, segments: Path, settings: SpoolSettings) -> None:
-        self._path = path
-        self._segments = Segments(segments, settings.segment_size)
-        self._database: sqlite3.Connection | None = None
-
-    def open(self) -> None:
-        """Connect.  The database is there already."""
-        self._database = _connect(self._path)
-        self._database.execute("PRAGMA query_only = 1")
-
-    def close(self) -> None:
-        """Disconnect."""
-        if self._database is not None:
-            self._database.close()
-            self._database = None
-
-    def _query(self, statement: str, *values: Any) -> sqlite3.Cursor:
-        if self._database is None:
-            raise SpoolBroken("the spool is closed")
-        try:
-            return self._database.execute(statement, values)
-        except sqlite3.Error as error:
-            raise database_fault(error) from error
-
-    def due(
-        self, domain: str, now: float, limit: int, skip: frozenset[MessageId]
-    ) -> list[QueuedMessage]:
-        """See :meth:`.api.Spool.due`."""
-        ids: dict[int, None] = {}
-        rows = self._query(
-            "SELECT message FROM recipient WHERE held = 0 AND domain = ? AND due <= ? ORDER BY due",
-            domain,
-            now,
-        )
-        for (message,) in rows:
-            if message not in skip:
-                ids[message] = None
-                if len(ids) >= limit:
-                    break
-        rows.close()
-        found = [
-            self._message(
-                MessageId(number), domain, "domain = ? AND held = 0 AND due <= ?", domain, now
-            )
-            for number in ids
-        ]
-        return [message for message in found if message is not None]
-
-    def content(self, id: MessageId) -> QueuedMessage | None:
-        """See :meth:`.api.Spool.content`."""
-        return self._message(id, "", "1")
-
-    def _message(
-        self, id: MessageId, domain: str, which: str, *values: Any
-    ) -> QueuedMessage | None:
-        row = self._query(
-            "SELECT arrived, octets, reverse_path, facts, body, segment, offset"
-            " FROM message WHERE id = ?",
-            id,
-        ).fetchone()
-        if row is None:
-            return None
-        arrived, octets, reverse_path, facts, inline, segment, offset = row
-        recipients = [
-            recipient_of(each)
-            for each in self._query(
-                "SELECT idx, mailbox, domain, notify, orcpt, attempts, reply, warned"
-                f" FROM recipient WHERE message = ? AND {which} ORDER BY idx",
-                id,
-                *values,
-            )
-        ]
-        if not recipients:
-            return None
-        envelope, arrival = envelope_of(
-            reverse_path, facts, tuple(each.recipient for each in recipients)
-        )
-        body: MemoryBody | FileBody
-        if segment is None:
-            body = MemoryBody([inline])
-        else:
-            body = FileBody(b"", octets, offset, path=self._segments.path(segment))
-        return QueuedMessage(id, envelope, arrival, arrived, body, domain, recipients)
-
-    def backlog(self) -> list[Backlog]:
-        """See :meth:`.api.Spool.backlog`."""
-        return [
-            Backlog(*row)
-            for row in self._query(
-                "SELECT domain, count(*), min(due) FROM recipient"
-                " INDEXED BY recipient_due WHERE held = 0 GROUP BY domain"
-            )
-        ]
-
-    def find(self, filter: Filter, limit: int, after: MessageId | None) -> list[Listing]:
-        """See :meth:`.api.Spool.find`."""
-        where, values = conditions(filter)
-        ids = [
-            MessageId(row[0])
-            for row in self._query(
-                f"SELECT DISTINCT r.message {_ROWS} WHERE {where} AND r.message > ?"
-                " ORDER BY r.message LIMIT ?",
-                *values,
-                -1 if after is None else after,
-                limit,
-            )
-        ]
-        listings = (self._listing(id, where, values) for id in ids)
-        return [listing for listing in listings if listing is not None]
-
-    def _listing(self, id: MessageId, where: str, values: Iterable[Any]) -> Listing | None:
-        rows = self._query(
-            "SELECT m.reverse_path, m.arrived, m.octets, m.facts,"
-            " r.mailbox, r.held, r.attempts, r.due, r.reply"
-            f" {_ROWS} WHERE {where} AND m.id = ? ORDER BY r.idx",
-            *values,
-            id,
-        ).fetchall()
-        if not rows:
-            return None
-        reverse_path, arrived, octets, facts = rows[0][:4]
-        _, arrival = envelope_of(reverse_path, facts, ())
-        states = (RecipientState.QUEUED, RecipientState.HELD)
-        return Listing(
-            id,
-            reverse_path,
-            arrived,
-            octets,
-            arrival.client,
-            tuple((row[4], states[row[5]], *row[6:9]) for row in rows),
-        )
-
-    def totals(self) -> tuple[int, int, int]:
-        """See :meth:`.api.Spool.totals`."""
-        messages, octets = self._query("SELECT messages, octets FROM total").fetchone()
-        (recipients,) = self._query("SELECT count(*) FROM recipient").fetchone()
-        return messages, recipients, octets

@@ -6,8 +6,9 @@ is not pure himself.  All times are Unix seconds (``World.wall``).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol
 
@@ -19,17 +20,28 @@ __all__ = [
     "Backlog",
     "Body",
     "Filter",
+    "Freed",
     "Health",
     "Listing",
     "NewMessage",
     "Quarantine",
+    "QuarantineFilter",
+    "QuarantineListing",
+    "QuarantinedMessage",
     "QueuedMessage",
     "QueuedRecipient",
     "RecipientState",
     "Settlement",
     "SpoolBroken",
     "SpoolFull",
+    "folded",
 ]
+
+
+#: What a spool keeps of each text of a :class:`Quarantine`, in characters.
+MAX_TEXT = 1000
+MAX_SYMBOLS = 200
+_MOST = 1e9
 
 
 class SpoolFull(LocalFault):
@@ -63,8 +75,9 @@ class Body(Protocol):
 class Quarantine:
     """Why some recipients of a message are held in the quarantine, for who looks at it.
 
-    ``recipients`` are their indexes in the envelope.  ``symbols`` are (name, score, reason).
-    ``subject`` and ``header_from`` are as the header section has them, decoded.
+    ``recipients`` are their indexes in the envelope; none: nobody is held.  ``symbols`` are
+    (name, score, reason).  ``subject`` and ``header_from`` are as the header section has
+    them, decoded; any text will do, see :meth:`kept`.
     """
 
     recipients: frozenset[int]
@@ -73,6 +86,25 @@ class Quarantine:
     symbols: tuple[tuple[str, float, str], ...] = ()
     subject: str = ""
     header_from: str = ""
+
+    def kept(self) -> Quarantine:
+        """Return this as a spool keeps it: a peer's text must never be what breaks it.
+
+        Texts are cut to :data:`MAX_TEXT` characters, symbols to :data:`MAX_SYMBOLS`; what
+        UTF-8 cannot say (halves of surrogate pairs) and NUL become ``?``; scores are finite.
+        """
+        symbols = tuple(
+            (_text(name), _finite(score), _text(reason))
+            for name, score, reason in self.symbols[:MAX_SYMBOLS]
+        )
+        return replace(
+            self,
+            reason=_text(self.reason),
+            score=_finite(self.score),
+            symbols=symbols,
+            subject=_text(self.subject),
+            header_from=_text(self.header_from),
+        )
 
 
 @dataclass(slots=True)
@@ -92,12 +124,13 @@ class NewMessage:
 
 
 class RecipientState(Enum):
-    """Where a recipient of a queued message stands."""
+    """Where a recipient of a queued message stands.
+
+    Who is in the quarantine is not in the queue: neither its commands nor delivery see him.
+    """
 
     QUEUED = "queued"
     HELD = "held"
-    #: In the quarantine: neither the queue's commands nor delivery see it.
-    QUARANTINED = "quarantined"
 
 
 @dataclass(slots=True)
@@ -184,9 +217,83 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
+class QuarantineFilter:
+    """Which recipients of which messages in the quarantine; an empty field matches all.
+
+    ``recipients`` and ``sender`` (the reverse-path) are a mailbox, ``@`` and a domain, or
+    any part without an ``@`` that an address has; any one of ``recipients`` will do.
+    ``sender`` as a part may stand in the From field too, and ``<>`` is the null
+    reverse-path.  ``reason`` is any part of the reason, or of a symbol's name or reason;
+    ``subject`` any part of the subject.  The case of ASCII letters does not count.
+    Messages arrived from ``since`` on and before ``until``; 0: whenever.
+    """
+
+    id: MessageId | None = None
+    recipients: tuple[str, ...] = ()
+    sender: str = ""
+    reason: str = ""
+    subject: str = ""
+    since: float = 0.0
+    until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineListing:
+    """One message as ``mailsecure quarantine list`` shows it.
+
+    ``recipients`` are the mailboxes that are held and match.  ``octets`` is how long the
+    message is, ``stored`` how much of the disk it takes.  ``quarantine.recipients`` are the
+    indexes of all that are held.
+    """
+
+    id: MessageId
+    reverse_path: str
+    arrived: float
+    octets: int
+    stored: int
+    client: str
+    recipients: tuple[str, ...]
+    quarantine: Quarantine
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedMessage:
+    """A message in the quarantine, whole: ``message`` has the recipients that are held."""
+
+    message: QueuedMessage
+    stored: int
+    quarantine: Quarantine
+
+
+@dataclass(frozen=True, slots=True)
+class Freed:
+    """The recipients of a message that have left the quarantine."""
+
+    id: MessageId
+    recipients: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """Whether the spool takes mail; ``why`` is for people, "" when ``well``."""
 
     well: bool
     full: bool
     why: str
+
+
+#: SQLite's lower() and NOCASE know ASCII only.
+_LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
+
+
+def folded(text: str) -> str:
+    """Return ``text`` with ASCII letters in lower case, as filters compare it."""
+    return text.translate(_LOWER)
+
+
+def _text(text: str) -> str:
+    return text[:MAX_TEXT].encode("utf-8", "replace").decode().replace("\0", "?")
+
+
+def _finite(score: float) -> float:
+    return 0.0 if math.isnan(score) else min(max(float(score), -_MOST), _MOST)

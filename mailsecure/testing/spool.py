@@ -15,8 +15,8 @@ fired when they are returned::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -25,9 +25,14 @@ from ..errors import LocalFault
 from ..spool.api import (
     Backlog,
     Filter,
+    Freed,
     Health,
     Listing,
     NewMessage,
+    Quarantine,
+    QuarantinedMessage,
+    QuarantineFilter,
+    QuarantineListing,
     QueuedMessage,
     QueuedRecipient,
     RecipientState,
@@ -37,13 +42,11 @@ from ..spool.api import (
 )
 from ..spool.body import MemoryBody
 from ..spool.ids import MessageId
+from ..spool.values import folded
 
 __all__ = ["MemorySpool"]
 
 _T = TypeVar("_T")
-
-#: SQLite's NOCASE, which knows ASCII only.
-_NOCASE = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
 
 
 @dataclass(slots=True)
@@ -55,13 +58,23 @@ class _Waiting:
     held: bool = False
 
 
+@dataclass(slots=True)
+class _Held:
+    """A message in the quarantine, and who of it is held."""
+
+    new: NewMessage
+    quarantine: Quarantine
+    recipients: dict[int, QueuedRecipient] = field(default_factory=dict)
+
+
 class MemorySpool:
     """A :class:`mailsecure.spool.api.Spool` without a disk.  See the module's text."""
 
     def __init__(self) -> None:
-        #: Messages by id, and their unsettled recipients by index.
+        #: What is queued: messages by id, and their unsettled recipients by index.
         self.messages: dict[MessageId, NewMessage] = {}
         self._recipients: dict[MessageId, dict[int, _Waiting]] = {}
+        self._quarantine: dict[MessageId, _Held] = {}
         #: While true, changes wait for :meth:`commit`.
         self.hold_commits = False
         #: What every change fails with; None for nothing.
@@ -130,14 +143,22 @@ class MemorySpool:
         return self._change(lambda: self._accept(message))
 
     def _accept(self, new: NewMessage) -> None:
-        if new.id in self.messages:
+        if new.id in self.messages or new.id in self._quarantine:
             raise SpoolBroken("the id of this message is taken")
-        body = MemoryBody([b"".join(new.body.pieces())])
-        self.messages[new.id] = replace(new, body=body)
-        self._recipients[new.id] = {
-            index: _Waiting(QueuedRecipient(index, recipient), new.due)
-            for index, recipient in enumerate(new.envelope.recipients)
-        }
+        new = replace(new, body=MemoryBody([b"".join(new.body.pieces())]))
+        held: dict[int, QueuedRecipient] = {}
+        for index, recipient in enumerate(new.envelope.recipients):
+            queued = QueuedRecipient(index, recipient)
+            if new.quarantine is not None and index in new.quarantine.recipients:
+                held[index] = queued
+            else:
+                self._enqueue(new, _Waiting(queued, new.due))
+        if held and new.quarantine is not None:
+            self._quarantine[new.id] = _Held(new, new.quarantine.kept(), held)
+
+    def _enqueue(self, new: NewMessage, waiting: _Waiting) -> None:
+        self.messages.setdefault(new.id, new)
+        self._recipients.setdefault(new.id, {})[waiting.recipient.index] = waiting
 
     def settle(self, settlement: Settlement) -> Deferred[None]:
         """Record what became of recipients."""
@@ -335,6 +356,161 @@ class MemorySpool:
 
         return self._change(run)
 
+    # -- the quarantine
+
+    def quarantined(
+        self,
+        filter: QuarantineFilter,
+        limit: int,
+        after: QuarantineListing | None = None,
+        newest_first: bool = False,
+    ) -> Deferred[list[QuarantineListing]]:
+        """List what is held in order of arrival."""
+        return self._answer(lambda: self._quarantined(filter, limit, after, newest_first))
+
+    def _quarantined(
+        self,
+        filter: QuarantineFilter,
+        limit: int,
+        after: QuarantineListing | None,
+        newest_first: bool,
+    ) -> list[QuarantineListing]:
+        found = [
+            _held_listing(held, filter.recipients)
+            for held in self._quarantine.values()
+            if _is_wanted(held, filter)
+        ]
+        found.sort(key=_place, reverse=newest_first)
+        if after is not None:
+            last = _place(after)
+            found = [
+                each
+                for each in found
+                if (_place(each) < last if newest_first else _place(each) > last)
+            ]
+        return found[:limit]
+
+    def quarantine_content(self, id: MessageId) -> Deferred[QuarantinedMessage | None]:
+        """Return one message with those that are held."""
+        return self._answer(lambda: self._quarantine_content(id))
+
+    def _quarantine_content(self, id: MessageId) -> QuarantinedMessage | None:
+        held = self._quarantine.get(id)
+        if held is None:
+            return None
+        new, recipients = held.new, list(held.recipients.values())
+        envelope = replace(new.envelope, recipients=tuple(each.recipient for each in recipients))
+        message = QueuedMessage(id, envelope, new.arrival, new.arrived, new.body, "", recipients)
+        listing = _held_listing(held, ())
+        return QuarantinedMessage(message, listing.stored, listing.quarantine)
+
+    def release_quarantined(
+        self, ids: Sequence[MessageId], now: float, recipients: tuple[str, ...] = ()
+    ) -> Deferred[list[Freed]]:
+        """Queue what was held."""
+
+        def queue(held: _Held, recipient: QueuedRecipient) -> None:
+            self._enqueue(replace(held.new, arrived=now), _Waiting(recipient, now))
+            message = self.messages[held.new.id]
+            self.messages[held.new.id] = replace(message, arrived=now)
+
+        return self._change(lambda: self._free(ids, recipients, queue))
+
+    def delete_quarantined(
+        self, ids: Sequence[MessageId], recipients: tuple[str, ...] = ()
+    ) -> Deferred[list[Freed]]:
+        """Remove what was held."""
+        return self._change(lambda: self._free(ids, recipients, lambda held, recipient: None))
+
+    def _free(
+        self,
+        ids: Sequence[MessageId],
+        recipients: tuple[str, ...],
+        then: Callable[[_Held, QueuedRecipient], None],
+    ) -> list[Freed]:
+        freed = []
+        for id in sorted(set(ids) & set(self._quarantine)):
+            held = self._quarantine[id]
+            chosen = [
+                each
+                for each in held.recipients.values()
+                if _is_chosen(each.recipient.mailbox, recipients)
+            ]
+            for each in chosen:
+                del held.recipients[each.index]
+                then(held, each)
+            if chosen:
+                freed.append(Freed(id, tuple(each.recipient.mailbox for each in chosen)))
+            if not held.recipients:
+                del self._quarantine[id]
+        return freed
+
+    def quarantine_totals(self) -> Deferred[tuple[int, int, int]]:
+        """Count what is held; nothing is compressed here."""
+        return self._answer(
+            lambda: (
+                len(self._quarantine),
+                sum(len(each.recipients) for each in self._quarantine.values()),
+                sum(each.new.body.octets for each in self._quarantine.values()),
+            )
+        )
+
+
+def _place(listing: QuarantineListing) -> tuple[float, MessageId]:
+    return listing.arrived, listing.id
+
+
+def _held_listing(held: _Held, wanted: tuple[str, ...]) -> QuarantineListing:
+    new, octets = held.new, held.new.body.octets
+    mailboxes = [each.recipient.mailbox for each in held.recipients.values()]
+    return QuarantineListing(
+        new.id,
+        new.envelope.reverse_path,
+        new.arrived,
+        octets,
+        octets,
+        new.arrival.client,
+        tuple(each for each in mailboxes if _is_chosen(each, wanted)),
+        replace(held.quarantine, recipients=frozenset(held.recipients)),
+    )
+
+
+def _is_wanted(held: _Held, filter: QuarantineFilter) -> bool:
+    """Say whether a message matches (see :class:`QuarantineFilter`)."""
+    new, why = held.new, held.quarantine
+    reasons = [why.reason, *(part for name, _, reason in why.symbols for part in (name, reason))]
+    return (
+        filter.id in (None, new.id)
+        and any(
+            _is_chosen(each.recipient.mailbox, filter.recipients)
+            for each in held.recipients.values()
+        )
+        and _is_sent_by(new.envelope.reverse_path, why.header_from, filter.sender)
+        and any(_contains(each, filter.reason) for each in reasons)
+        and _contains(why.subject, filter.subject)
+        and filter.since <= new.arrived
+        and (not filter.until or new.arrived < filter.until)
+    )
+
+
+def _is_sent_by(reverse_path: str, header_from: str, wanted: str) -> bool:
+    if wanted == "<>" or "@" in wanted:
+        return _is_like(reverse_path, wanted)
+    return _contains(reverse_path, wanted) or _contains(header_from, wanted)
+
+
+def _is_chosen(mailbox: str, wanted: tuple[str, ...]) -> bool:
+    return not wanted or any(_has(mailbox, each) for each in wanted)
+
+
+def _has(mailbox: str, wanted: str) -> bool:
+    """Say whether an address is ``wanted``, or, where that has no ``@``, has it in it."""
+    return _is_like(mailbox, wanted) if "@" in wanted else _contains(mailbox, wanted)
+
+
+def _contains(text: str, part: str) -> bool:
+    return folded(part) in folded(text)
+
 
 def _outcome(change: Callable[[], _T]) -> Deferred[_T]:
     """Return what ``change`` returns, or its fault."""
@@ -346,7 +522,7 @@ def _outcome(change: Callable[[], _T]) -> Deferred[_T]:
 
 def _is_like(mailbox: str, wanted: str) -> bool:
     """Say whether a mailbox matches a field of a filter (see :class:`Filter`)."""
-    mailbox, wanted = mailbox.translate(_NOCASE), wanted.translate(_NOCASE)
+    mailbox, wanted = folded(mailbox), folded(wanted)
     if wanted.startswith("@"):
         return mailbox.endswith(wanted)
     return not wanted or mailbox == ("" if wanted == "<>" else wanted)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+from ..config.scanning import Scan
 from ..spool.values import Body
 
 __all__ = ["InlineWorkers", "OctetsBody"]
@@ -38,6 +39,19 @@ class InlineWorkers:
     def __init__(self) -> None:
         self.fault: Exception | None = None
         self.done: list[str] = []
+
+    async def start(self) -> None:
+        """There is nothing to start."""
+
+    async def stop(self) -> None:
+        """There is nothing to end."""
+
+    def reconfigure(self, settings: Scan) -> None:
+        """Nothing here goes by settings."""
+
+    def report(self) -> dict[str, Any]:
+        """Return the figures of a pool that does nothing now."""
+        return {"processes": 0, "wanted": 0, "busy": 0, "waiting": 0, "done": len(self.done)}
 
     async def run(
         self, job: str, arguments: Mapping[str, Any], body: Body | None = None

@@ -245,7 +245,8 @@ class Loading(SynchronousTestCase):
             [
                 "6 [virtual:a] prioriti: there is no such option (did you mean priority?)",
                 "7 [virtual:a] role: there is no such option (it belongs to [cluster])",
-                "8 [virtual:a] weight: there is no such option (it belongs to [cluster])",
+                "8 [virtual:a] weight: there is no such option (it belongs to [cluster] or "
+                "[rspamd] or [spamassassin])",
                 "9 [virtual:a] priority: 256 is no priority: a number from 1 to 255 "
                 "(the default is 100)",
             ],

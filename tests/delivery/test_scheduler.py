@@ -17,7 +17,7 @@ from mailsecure.delivery import ledger, notices
 from mailsecure.delivery.api import Fate, Outcome
 from mailsecure.delivery.routes import Routes
 from mailsecure.smtp.envelope import Recipient
-from mailsecure.spool.api import Filter, QueuedMessage, SpoolBroken, SpoolFull
+from mailsecure.spool.api import Filter, Quarantine, QueuedMessage, SpoolBroken, SpoolFull
 from mailsecure.spool.body import FileBody
 from mailsecure.world import World
 
@@ -77,6 +77,20 @@ class PlainTests(SynchronousTestCase):
             ],
         )
         self.assertEqual(station.spool.rows, {})
+
+    def test_not_to_whom_the_quarantine_holds(self) -> None:
+        """Nobody who is held gets it, whether there are others or not."""
+        station = Station()
+        station.start()
+        for mailboxes, held in (
+            (["a@one.example"], {0}),
+            (["a@one.example", "b@one.example"], {0}),
+        ):
+            message = station.new(*mailboxes)
+            message.quarantine = Quarantine(frozenset(held), "looks bad")
+            station.scheduler.take(message)
+            station.turn()
+        self.assertEqual([name for _, name in station.transport.delivered], ["b@one.example"])
 
     def test_before_start_and_after_stop(self) -> None:
         """What comes while we do not run stays in the spool, and is found at start."""
@@ -463,6 +477,21 @@ class DownTests(SynchronousTestCase):
             len([1 for each in station.transport.attempts if each.domain == "dead.example"]), 25
         )
         self.assertEqual(station.counters.bounces_sent, 501)
+
+    def test_ageing_past_the_released(self) -> None:
+        """A message that came out of the quarantine does not keep others from ageing."""
+        station = Station(self.dead, "expire = 1d\nwarn_after = 4h")
+        released, waits = (station.new(f"{name}@dead.example") for name in ("r", "w"))
+        station.spool.put(released)
+        station.spool.put(waits)
+        station.start()
+        station.pass_time(3600, 10)
+        station.spool.messages[released.id] = replace(released, arrived=station.now() + 20 * 3600)
+        station.pass_time(12 * 3600, 10)
+        self.assertEqual(station.counters.bounces_sent, 1)
+        station.pass_time(14 * 3600, 10)
+        self.assertEqual(station.counters.failed, 1)
+        self.assertEqual(list(station.spool.rows), [released.id])
 
     def test_restart_with_backlog(self) -> None:
         """A new process takes up what is due, and later what becomes due."""

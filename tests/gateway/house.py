@@ -61,18 +61,39 @@ def ini(smtp: str = "", networks: str = "") -> Config:
     return replace(config, cluster=replace(config.cluster, peer_listen="0"))
 
 
-class House:
-    """A gateway and what it needs."""
+class NotingSpool(MemorySpool):
+    """One that also keeps what it was given, as it was."""
 
-    def __init__(self, directory: Path, config: Config, **parts: Any) -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        self.accepted: list[NewMessage] = []
+
+    def accept(self, message: NewMessage) -> Deferred[None]:
+        """See the contract."""
+        self.accepted.append(message)
+        return super().accept(message)
+
+
+class House:
+    """A gateway and what it needs; ``scanner_of`` makes a scanner, given the world."""
+
+    def __init__(
+        self,
+        directory: Path,
+        config: Config,
+        scanner_of: Callable[[World], Any] | None = None,
+        **parts: Any,
+    ) -> None:
         self.clock = Clock()
         self.counters = Counters()
-        self.spool = MemorySpool()
+        self.spool = NotingSpool()
         self.spool.open()
         self.taken: list[NewMessage] = []
         rng = random.Random(1)
         world: Any = World(reactor, self.clock, time.time, rng, resolver=None)  # type: ignore[arg-type]
         directory.mkdir(exist_ok=True)
+        if scanner_of is not None:
+            parts["scanner"] = scanner_of(world)
         self.gateway = Gateway(
             GatewayParts(
                 world,

@@ -7,9 +7,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailsecure.cluster.sharing import Sharing
 from mailsecure.errors import RemoteFault
-from mailsecure.gateway import gossip
-from mailsecure.gateway.gossip import INTERVAL, ROWS, SUBJECT, Gossip
+from mailsecure.gateway.gossip import SUBJECT, LimitsGossip
 from mailsecure.gateway.limits import ClientLimits, Limits
+from mailsecure.scan import gossip
+from mailsecure.scan.gossip import INTERVAL, ROWS
 
 json_like = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
@@ -27,7 +28,7 @@ class Node:
         self.reads = True
         self.said = []
         self.limits = ClientLimits(Limits(10, 100, 100, 100), telling=True)
-        self.gossip = Gossip(clock, self.limits)
+        self.gossip = LimitsGossip(clock, self.limits)
         self.sharing = Sharing(self.send)
         self.gossip.start(self.sharing)
 
@@ -60,7 +61,7 @@ class Node:
 
 
 class GossipTests(SynchronousTestCase):
-    """:class:`Gossip` of two or three nodes."""
+    """:class:`LimitsGossip` of two or three nodes."""
 
     def setUp(self):
         self.clock = Clock()

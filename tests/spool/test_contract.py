@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from twisted.internet.defer import gatherResults
 from twisted.trial.unittest import TestCase
 
-from mailsecure.config.load import parse_config
 from mailsecure.spool.api import (
     Backlog,
     Filter,
-    NewMessage,
-    QueuedMessage,
     RecipientState,
     Settlement,
-    Spool,
     SpoolBroken,
     SpoolFull,
 )
@@ -26,51 +20,11 @@ from mailsecure.spool.ids import MessageId
 from mailsecure.spool.sqlite import SqliteSpool
 from mailsecure.testing.spool import MemorySpool
 
-from .support import IDS, new_message, real_world
-
-SETTINGS = replace(
-    parse_config("", "test.ini").spool, inline_size=1000, segment_size=4000, min_free=0
-)
+from .support import IDS, SETTINGS, Ground, new_message, real_world
 
 
-class Contract:
+class Contract(Ground):
     """What every spool does."""
-
-    spool: Spool
-    assertEqual: Callable[..., None]
-    assertIsNone: Callable[..., None]
-    assertTrue: Callable[..., None]
-    assertFalse: Callable[..., None]
-    assertFailure: Callable[..., Awaitable[Any]]
-
-    def make(self) -> Spool:
-        """Return a spool that is not open yet."""
-        raise NotImplementedError
-
-    async def setUp(self) -> None:
-        """Open a spool."""
-        self.spool = self.make()
-        await self.spool.open()
-
-    async def tearDown(self) -> None:
-        """Close it."""
-        await self.spool.close()
-
-    async def accepted(self, *mailboxes: str, **more: Any) -> NewMessage:
-        """Accept a message."""
-        message = new_message(*mailboxes, **more)
-        await self.spool.accept(message)
-        return message
-
-    async def due(
-        self, domain: str = "one.example", now: float = 1e9, limit: int = 99, *skip: MessageId
-    ) -> list[QueuedMessage]:
-        """Ask what is due."""
-        return await self.spool.due(domain, now, limit, frozenset(skip))
-
-    async def ids_due(self, *args: Any) -> list[MessageId]:
-        """Ask for the ids of what is due."""
-        return [each.id for each in await self.due(*args)]
 
     # -- accept
 

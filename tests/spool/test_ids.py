@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailsecure.errors import RemoteFault
-from mailsecure.spool.ids import IdSource, MessageId, id_name, parse_id
+from mailsecure.spool.ids import IdSource, MessageId, drawn_at, id_name, parse_id
 
 
 class IdTests(SynchronousTestCase):
@@ -48,3 +48,8 @@ class IdTests(SynchronousTestCase):
         source = IdSource(lambda: float(next(clock)), random.Random(2))
         names = [id_name(source.draw()) for _ in range(50)]
         self.assertEqual(names, sorted(names))
+
+    def test_drawn_at(self) -> None:
+        """An id tells when it was drawn, to the microsecond."""
+        source = IdSource(lambda: 1795348800.25, random.Random(3))
+        self.assertEqual(drawn_at(source.draw()), 1795348800.25)

@@ -15,6 +15,7 @@ from mailsecure.config.load import parse_config
 from mailsecure.spool import segments
 from mailsecure.spool.api import Filter, RecipientState, Settlement, SpoolBroken, SpoolFull
 from mailsecure.spool.ids import MessageId
+from mailsecure.spool.schema import VERSION
 from mailsecure.spool.sqlite import SqliteSpool
 
 from .support import new_message, real_world
@@ -236,7 +237,7 @@ class DiskTests(SpoolTestCase):
         fault = await self.assertFailure(other.open(), SpoolBroken)
         self.assertIn("has version 99", str(fault))
         with sqlite3.connect(self.directory / "spool.db") as database:
-            database.execute("PRAGMA user_version = 1")
+            database.execute(f"PRAGMA user_version = {VERSION}")
         await other.close()
         self.spool = await self.opened()
 

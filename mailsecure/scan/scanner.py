@@ -1,0 +1,188 @@
+"""Everything that judges mail, as one service: checks, engines, processes, keys.
+
+``assemble`` makes one :class:`Scanner`; the gateway opens an
+:class:`~.inspection.Inspection` with it for each session, and has what is delivered dressed
+and signed by it.  A reload makes all checks anew and lets sessions that run go on with the
+ones they began with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from twisted.logger import Logger
+
+from ..background import background
+from ..config.model import Config
+from ..counters import Counters
+from ..errors import ConfigProblems, Problem, RemoteFault
+from ..spool.values import Body
+from .api import Check, ICheckMaker, Pool, Reporting, Site, Stateful
+from .dressing import dress
+from .finding import unknown_checks
+from .inspection import Inspection, Judgement
+from .opening import anatomy_of
+from .pipeline import Pipeline
+from .signing import Signer
+from .values import AuthResult, Facts
+from .verdict import Policy
+
+__all__ = ["Scanner"]
+
+_log = Logger(namespace="scan")
+
+
+class _Made:
+    """What was made for one configuration."""
+
+    def __init__(self, site: Site, checks: Sequence[Check], counters: Counters) -> None:
+        config = site.config
+        self.config = config
+        self.checks = checks
+        self.policy = Policy.of(config)
+        self.pipeline = Pipeline(site.world.clock, checks, config.scan.check_timeout, counters)
+        self.signer = Signer(site)
+        self.authserv_id = config.authentication.authserv_id or config.node.hostname
+
+
+class Scanner:
+    """See the module's text.
+
+    ``makers`` are all that there are, by name.  Raises ConfigProblems, here and at a reload,
+    where the ini names a check that does not exist, or one cannot be made.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        pool: Pool,
+        makers: Mapping[str, ICheckMaker],
+        counters: Counters,
+    ) -> None:
+        self._site = site
+        self._pool = pool
+        self._makers = makers
+        self._counters = counters
+        self._made = self._make(site.config)
+        self._running = False
+        self._pool_runs = False
+
+    def _make(self, config: Config) -> _Made:
+        site = replace(self._site, config=config)
+        problems = unknown_checks(config, self._makers)
+        checks: list[Check] = []
+        for name in (*config.scan.checks, *config.scan.engines):
+            maker = self._makers.get(name)
+            if maker is not None:
+                try:
+                    checks.append(maker.make(site))
+                except ValueError as fault:
+                    problems.append(Problem(config.file, 0, name, "", str(fault)))
+        if problems:
+            raise ConfigProblems(problems)
+        return _Made(site, checks, self._counters)
+
+    # -- life
+
+    async def start(self) -> None:
+        """Start the processes and whatever checks need.  LocalFault: it cannot be."""
+        self._running = True
+        await self._begin(self._made)
+
+    async def _begin(self, made: _Made) -> None:
+        if not self._pool_runs and (made.checks or made.signer.active):
+            self._pool_runs = True
+            await self._pool.start()
+        for check in made.checks:
+            await _start(check)
+
+    async def stop(self) -> None:
+        """Stop them; sessions are over."""
+        self._running = False
+        for check in self._made.checks:
+            await _stop(check)
+        if self._pool_runs:
+            self._pool_runs = False
+            await self._pool.stop()
+
+    def prepared(self, config: Config) -> Callable[[], None]:
+        """Make everything anew; what is returned puts it in place.  Raises as the start."""
+        made = self._make(config)
+
+        def apply() -> None:
+            background("taking new checks into use", self._replace(made))
+
+        return apply
+
+    async def _replace(self, made: _Made) -> None:
+        old, self._made = self._made, made
+        self._pool.reconfigure(made.config.scan)
+        if self._running:
+            for check in old.checks:
+                await _stop(check)
+            await self._begin(made)
+
+    # -- for the gateway
+
+    @property
+    def policy(self) -> Policy:
+        """What the ini says of verdicts."""
+        return self._made.policy
+
+    def open(self, facts: Facts) -> Inspection | None:
+        """Begin to inspect a session; None where the ini names no check."""
+        made = self._made
+        if not made.checks:
+            return None
+        clock = self._site.world.clock
+        return Inspection(clock, made.pipeline, made.policy, facts, made.config.scan.timeout)
+
+    def anatomy_of(self, body: Body) -> Callable[[], Awaitable[Any]]:
+        """Return what takes ``body`` apart, once (:class:`~.values.Content`)."""
+        return anatomy_of(self._pool, self._made.config, body)
+
+    def dress(self, judgement: Judgement, header: bytes) -> tuple[bytes, bytes]:
+        """Return the fields to put in front of a message, and its header section."""
+        made = self._made
+        try:
+            return dress(judgement, header, made.config.scan, made.authserv_id)
+        except RemoteFault as fault:
+            _log.warn("an edit of the header is left out: {reason}", reason=str(fault))
+            bare = replace(judgement, edits=())
+            return dress(bare, header, made.config.scan, made.authserv_id)
+
+    async def sign(
+        self, facts: Facts, header: bytes, body: Body, cut: int, results: Sequence[AuthResult]
+    ) -> bytes:
+        """Return the fields that sign and seal a message.
+
+        ``header`` is its header section as it goes on; the rest is in ``body``, behind its
+        first ``cut`` octets.  LocalFault: it cannot be signed now.
+        """
+        return await self._made.signer.sign(facts, header, body, cut, results)
+
+    @property
+    def well(self) -> bool:
+        """Say whether mail can be judged: no engine is down without which it is put off."""
+        return all(each.well for each in self._made.checks if isinstance(each, Reporting))
+
+    def report(self) -> dict[str, Any]:
+        """Return what ``mailsecure status`` says of scanning."""
+        made = self._made
+        return {
+            "checks": list(made.config.scan.checks),
+            "engines": [each.report() for each in made.checks if isinstance(each, Reporting)],
+            "workers": self._pool.report(),
+        }
+
+
+async def _start(check: Check) -> None:
+    if isinstance(check, Stateful):
+        await check.start()
+
+
+async def _stop(check: Check) -> None:
+    if isinstance(check, Stateful):
+        await check.stop()

@@ -1,0 +1,1 @@
+"""A package of jobs for the tests of the pool of processes: they misbehave."""

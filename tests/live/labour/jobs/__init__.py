@@ -1,0 +1,1 @@
+"""See mailsecure.scan.jobs."""

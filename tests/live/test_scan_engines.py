@@ -1,0 +1,370 @@
+"""The engines' clients with the real scanners, well and in every kind of trouble.
+
+Refused (killed), hung (SIGSTOP), reset in mid-stream, answering garbage: each time a message
+has its failure within the deadline, later messages do not wait for it again, and the check
+comes back by itself when the scanner does, without a message that finds out.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import zipfile
+from base64 import encodebytes
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from mailsecure.config.load import parse_config
+from mailsecure.config.scanning import ScanAction
+from mailsecure.scan.api import Site
+from mailsecure.scan.engines.guard import EngineCheck
+from mailsecure.scan.engines.makers import ENGINES
+from mailsecure.scan.values import AddField, Finding, RemoveField, Special, Stage, Symbol
+from mailsecure.testing.scanners import EICAR, GTUBE
+from mailsecure.testing.workers import InlineWorkers
+from mailsecure.world import World
+from tests.live import needs
+from tests.live.cutter import Cutter
+from tests.live.harness import shared
+from tests.live.scanners import CIcap, Clamd, OpenDkim, Rspamd, Scanner, Spamd
+from tests.scan.engines.net import FileBody, make_facts
+
+WORLD = World(reactor, reactor, time.time, random.Random(3), None)  # type: ignore[arg-type]
+HEAD = b"From: <a@sender.test>\r\nTo: <b@us.test>\r\nSubject: hi\r\nMessage-ID: <1@sender.test>\r\n"
+CLEAN = HEAD + b"\r\nGood morning!\r\n"
+QUICK = "failures = 2\npause = 100ms\n"
+MAKERS = {maker.name: maker for maker in ENGINES}
+
+
+async def until(true: Callable[[], Any], what: str, timeout: float = 8.0) -> None:
+    """Wait until ``true()``."""
+    deadline = time.monotonic() + timeout
+    while not true():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not in time: {what}")
+        await deferLater(reactor, 0.01)
+
+
+class EngineTestCase(TestCase):
+    """A check of one engine, started and stopped; see :meth:`make`."""
+
+    engine = ""
+    timeout = 60
+
+    def scanner(self) -> Any:
+        """Return the daemon, shared by the tests of a class."""
+        raise NotImplementedError
+
+    def settings(self, address: str) -> str:
+        """Return the options that lead to ``address``, ``tcp:127.0.0.1:PORT``."""
+        return f"address = {address}"
+
+    async def make(self, options: str) -> EngineCheck:
+        """Return a running check with these options in its section."""
+        timeout = "" if "timeout" in options else "timeout = 600ms\n"
+        ini = f"[node]\nhostname = mx.test\n[{self.engine}]\n{QUICK}{timeout}{options}\n"
+        site = Site(parse_config(ini, "test.ini"), WORLD, InlineWorkers(), Path("/nowhere"))
+        check = MAKERS[self.engine].make(site)
+        self.addCleanup(check.stop)
+        await check.start()
+        return check
+
+    async def judge(self, check: EngineCheck, body: Any = CLEAN, **facts: Any) -> Finding:
+        """Return what the check finds, at DATA."""
+        return await check.check(Stage.DATA, make_facts(body, **facts))
+
+    def symbols(self, finding: Finding) -> dict[str, Symbol]:
+        """Return the symbols of a finding by name."""
+        return {symbol.name: symbol for symbol in finding.symbols}
+
+
+class Trouble:
+    """What every engine must stand."""
+
+    async def ill(self: Any, check: EngineCheck) -> None:
+        """Every message fails within its deadline, and once it is down, at once."""
+        for _ in range(3):
+            began = time.monotonic()
+            finding = await self.judge(check)
+            self.assertLess(time.monotonic() - began, 1.0)
+            (symbol,) = finding.symbols
+            self.assertEqual(symbol.name, f"{self.engine.upper()}_FAILED")
+            self.assertIs(symbol.special, Special.FAILURE)
+        await until(lambda: check.report()["state"] != "well", "it is down")
+        began = time.monotonic()
+        await self.judge(check)
+        self.assertLess(time.monotonic() - began, 1.0)
+        self.assertTrue(check.report()["last_error"])
+
+    async def well(self: Any, check: EngineCheck) -> None:
+        """It comes back by itself, and judges."""
+        await until(lambda: check.report()["state"] == "well", "it is back")
+        finding = await self.judge(check)
+        self.assertFalse([each for each in finding.symbols if each.special or each.action], finding)
+
+    async def test_refused(self: Any) -> None:
+        """Nobody listens."""
+        scanner = self.scanner()
+        check = await self.make(self.settings(scanner.address))
+        await self.well(check)
+        scanner.kill()
+        try:
+            await self.ill(check)
+        finally:
+            scanner.restart()
+        await self.well(check)
+
+    async def test_hung(self: Any) -> None:
+        """It accepts, or its kernel does, and says nothing."""
+        scanner = self.scanner()
+        check = await self.make(self.settings(scanner.address))
+        await self.well(check)
+        scanner.stop()
+        try:
+            await self.ill(check)
+        finally:
+            scanner.cont()
+        await self.well(check)
+
+    async def through(self: Any, mode: str) -> None:
+        """Do harm on the way to it."""
+        scanner = self.scanner()
+        cutter = Cutter(reactor, getattr(scanner, "tcp", scanner.address))
+        self.addCleanup(cutter.close)
+        check = await self.make(self.settings(cutter.address))
+        await self.well(check)
+        cutter.mode = mode
+        for each in list(cutter.open):
+            each.transport.abortConnection()
+        cutter.after = 30
+        await self.ill(check)
+        cutter.mode = "pass"
+        await self.well(check)
+
+    async def test_reset(self: Any) -> None:
+        """The connection is reset in mid-stream."""
+        await self.through("reset")
+
+    async def test_garbage(self: Any) -> None:
+        """The answer is nonsense."""
+        await self.through("garbage")
+
+
+@needs(programs=["clamd"])
+class ClamavTests(Trouble, EngineTestCase):
+    """clamd, with EICAR's sum as its database."""
+
+    engine = "clamav"
+
+    def scanner(self) -> Clamd:
+        """clamd."""
+        return shared(Clamd, _maker(Clamd))
+
+    async def test_verdicts(self) -> None:
+        """EICAR, plain and in a zip, by socket and port, in sessions that go on."""
+        for address in (self.scanner().address, self.scanner().tcp):
+            check = await self.make(f"address = {address}")
+            for _ in range(3):
+                self.assertEqual((await self.judge(check)).symbols, ())
+                found = self.symbols(await self.judge(check, _attached(EICAR, "a.txt")))
+                self.assertIn("Eicar-Test", found["CLAMAV"].reason)
+                self.assertIs(found["CLAMAV"].special, Special.MALWARE)
+                found = self.symbols(await self.judge(check, _attached(_zip(EICAR), "a.zip")))
+                self.assertIn("CLAMAV", found)
+            self.assertEqual(check.report()["scanned"], 9)
+            self.assertEqual(check.report()["found"], 6)
+
+    async def test_special(self) -> None:
+        """Password-protected, and larger than clamd takes, from memory and from a file."""
+        check = await self.make(f"address = {self.scanner().address}")
+        found = self.symbols(await self.judge(check, _attached(_locked(), "a.zip")))
+        self.assertIs(found["CLAMAV_ENCRYPTED"].special, Special.ENCRYPTED)
+        large = CLEAN + b"x" * 70 + b"\r\n" + b"y" * (3 << 20) + b"\r\n"
+        for body in (large, FileBody(large)):
+            found = self.symbols(await self.judge(check, body))
+            self.assertIn("CLAMAV_LIMITS", found, found)
+            self.assertIs(found["CLAMAV_LIMITS"].special, Special.UNSCANNABLE)
+        self.assertEqual((await self.judge(check)).symbols, ())
+
+
+@needs(programs=["rspamd"])
+class RspamdTests(Trouble, EngineTestCase):
+    """Rspamd's normal worker."""
+
+    engine = "rspamd"
+
+    def scanner(self) -> Rspamd:
+        """Rspamd."""
+        return shared(Rspamd, _maker(Rspamd))
+
+    def settings(self, address: str) -> str:
+        """A URL."""
+        return f"url = http://{address.removeprefix('tcp:')}"
+
+    async def test_verdicts(self) -> None:
+        """GTUBE, a rule with header changes, a soft reject, and nothing."""
+        check = await self.make(f"url = {self.scanner().url}")
+        found = self.symbols(await self.judge(check))["RSPAMD"]
+        self.assertEqual((found.score, found.action), (0.0, None))
+        found = self.symbols(await self.judge(check, HEAD + b"\r\n" + GTUBE + b"\r\n"))["RSPAMD"]
+        self.assertEqual((found.score, found.action), (15.0, ScanAction.REJECT))
+        self.assertEqual(found.reply, "Gtube pattern")
+        self.assertIn("GTUBE", found.reason)
+        finding = await self.judge(check, b"X-Bad: 1\r\n" + CLEAN)
+        found = self.symbols(finding)["RSPAMD"]
+        self.assertEqual((found.score, found.action), (7.0, ScanAction.TAG))
+        self.assertEqual(found.reason, "add header: X_BAD(7)")
+        self.assertEqual(finding.edits[0], RemoveField("X-Bad"))
+        self.assertEqual(
+            set(finding.edits[1:]),
+            {AddField("X-Found", "bad"), AddField("X-Two", "a\r\n\tb"), AddField("X-Two", "c")},
+        )
+        found = self.symbols(await self.judge(check, b"X-Soft: 1\r\n" + CLEAN))["RSPAMD"]
+        self.assertEqual((found.action, found.reply), (ScanAction.TEMPFAIL, "Not now"))
+
+    async def test_large(self) -> None:
+        """A message of some megabytes from a file."""
+        check = await self.make(f"url = {self.scanner().url}\ntimeout = 20s")
+        body = FileBody(CLEAN + b"many words \r\n" * 300_000)
+        self.assertIn("RSPAMD", self.symbols(await self.judge(check, body)))
+
+
+@needs(programs=["spamd"])
+class SpamassassinTests(Trouble, EngineTestCase):
+    """spamd, with the rules of Debian's package, local ones only."""
+
+    engine = "spamassassin"
+
+    def scanner(self) -> Spamd:
+        """spamd."""
+        return shared(Spamd, _maker(Spamd))
+
+    async def test_verdicts(self) -> None:
+        """GTUBE and nothing."""
+        check = await self.make(f"address = {self.scanner().address}\nweight = 0.01")
+        found = self.symbols(await self.judge(check, HEAD + b"\r\n" + GTUBE + b"\r\n"))
+        self.assertGreater(found["SPAMASSASSIN"].score, 9.5)
+        self.assertIn("GTUBE", found["SPAMASSASSIN"].reason)
+        found = self.symbols(await self.judge(check))
+        self.assertLess(found["SPAMASSASSIN"].score, 0.1)
+
+
+@needs(programs=["c-icap", "clamd"])
+class IcapTests(Trouble, EngineTestCase):
+    """c-icap with virus_scan, which asks clamd."""
+
+    engine = "icap"
+
+    def scanner(self) -> CIcap:
+        """c-icap."""
+        return shared(CIcap, _icap)
+
+    def settings(self, address: str) -> str:
+        """A URL."""
+        return f"url = icap://{address.removeprefix('tcp:')}/echo"
+
+    async def test_verdicts(self) -> None:
+        """EICAR, in messages smaller and larger than the preview, and nothing."""
+        check = await self.make(f"url = {self.scanner().url}")
+        for filler in (b"", b"some words\r\n" * 5000):
+            body = _attached(EICAR, "a.txt", filler)
+            found = self.symbols(await self.judge(check, body))
+            self.assertIs(found["ICAP"].special, Special.MALWARE)
+            self.assertIn("Eicar", found["ICAP"].reason, filler[:10])
+            self.assertEqual((await self.judge(check, CLEAN + filler)).symbols, ())
+        self.assertEqual(check.report()["failures"], 0)
+
+
+@needs(programs=["opendkim"])
+class OpenDkimTests(Trouble, EngineTestCase):
+    """OpenDKIM, a milter that verifies."""
+
+    engine = "milter"
+
+    def scanner(self) -> OpenDkim:
+        """opendkim."""
+        return shared(OpenDkim, _maker(OpenDkim))
+
+    async def test_field(self) -> None:
+        """It adds Authentication-Results, and takes out what pretends to be its own."""
+        check = await self.make(f"address = {self.scanner().address}")
+        forged = b"Authentication-Results: mx.test; dkim=pass\r\n"
+        finding = await self.judge(check, forged + CLEAN)
+        self.assertEqual(finding.symbols, ())
+        added = [edit for edit in finding.edits if isinstance(edit, AddField)]
+        self.assertEqual([edit.name for edit in added], ["Authentication-Results"])
+        self.assertIn("dkim=none", added[0].value)
+        self.assertIn(RemoveField("Authentication-Results", 1), finding.edits)
+
+
+@needs(programs=["rspamd"])
+class RspamdMilterTests(EngineTestCase):
+    """Rspamd's proxy, a milter that refuses."""
+
+    engine = "milter"
+
+    def scanner(self) -> Rspamd:
+        """Rspamd."""
+        return shared(Rspamd, _maker(Rspamd))
+
+    async def test_verdicts(self) -> None:
+        """GTUBE is refused with its words, a rule changes the header section."""
+        check = await self.make(f"address = {self.scanner().milter}\ntimeout = 5s")
+        self.assertEqual((await self.judge(check)).symbols, ())
+        found = self.symbols(await self.judge(check, HEAD + b"\r\n" + GTUBE + b"\r\n"))
+        self.assertIs(found["MILTER_REJECT"].action, ScanAction.REJECT)
+        self.assertIn("Gtube pattern", found["MILTER_REJECT"].reply)
+        finding = await self.judge(check, b"X-Bad: 1\r\n" + CLEAN)
+        self.assertIn(RemoveField("X-Bad", 1), finding.edits)
+        self.assertIn(AddField("X-Found", "bad"), finding.edits)
+
+
+def _maker(kind: type[Scanner]) -> Callable[[], tuple[Any, Callable[[], None]]]:
+    def make() -> tuple[Any, Callable[[], None]]:
+        scanner = kind()
+        return scanner, scanner.close
+
+    return make
+
+
+def _icap() -> tuple[CIcap, Callable[[], None]]:
+    clamd = Clamd()
+    icap = CIcap(clamd)
+
+    def close() -> None:
+        icap.close()
+        clamd.close()
+
+    return icap, close
+
+
+def _zip(content: bytes) -> bytes:
+    file = BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.txt", content)
+    return file.getvalue()
+
+
+def _locked() -> bytes:
+    """Return a zip whose only member says that it is encrypted."""
+    octets = bytearray(_zip(b"twelve octets and some more, so that there is a header"))
+    for at in (octets.find(b"PK\3\4") + 6, octets.find(b"PK\1\2") + 8):
+        octets[at] |= 1
+    return bytes(octets)
+
+
+def _attached(content: bytes, name: str, filler: bytes = b"") -> bytes:
+    """Return a message with one attachment in base64."""
+    return (
+        HEAD + b"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=xx\r\n\r\n"
+        b"--xx\r\nContent-Type: text/plain\r\n\r\n" + filler + b"Look:\r\n--xx\r\n"
+        b"Content-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n"
+        b"Content-Disposition: attachment; filename=" + name.encode() + b"\r\n\r\n"
+        b"" + encodebytes(content).replace(b"\n", b"\r\n") + b"--xx--\r\n"
+    )

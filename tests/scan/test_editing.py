@@ -1,0 +1,110 @@
+"""Fields are put in front and taken out; everything else stays as it is, octet for octet."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailsecure.errors import RemoteFault
+from mailsecure.scan.editing import (
+    fields,
+    first_value,
+    prefixed_subject,
+    split,
+    values,
+    without,
+)
+from mailsecure.scan.values import AddField, RemoveField
+
+HEADER = (
+    b"Received: from a\r\n\tby b\r\n"
+    b"X-Mark: one\r\n"
+    b"no field at all\r\n"
+    b"x-mark : two\r\n  folded\r\n"
+    b"Subject:  hello\r\n"
+    b"X-Mark: three"
+)
+
+
+class Taking(SynchronousTestCase):
+    """Out of a header section."""
+
+    def test_fields_are_told_apart(self) -> None:
+        self.assertEqual(
+            [name for _, name in split(HEADER)],
+            ["received", "x-mark", "", "x-mark", "subject", "x-mark"],
+        )
+        self.assertEqual(list(split(b"")), [])
+
+    def test_values(self) -> None:
+        self.assertEqual(list(values(HEADER, "x-mark")), ["one", "two folded", "three"])
+        self.assertEqual(first_value(HEADER, "received"), "from a by b")
+        self.assertEqual(first_value(HEADER, "absent"), "")
+
+    def test_all_of_a_name(self) -> None:
+        rest = without(HEADER, [RemoveField("X-MARK")])
+        self.assertEqual(
+            rest, b"Received: from a\r\n\tby b\r\nno field at all\r\nSubject:  hello\r\n"
+        )
+
+    def test_one_of_them(self) -> None:
+        rest = without(HEADER, [RemoveField("x-mark", occurrence=2)])
+        self.assertEqual(list(values(rest, "x-mark")), ["one", "three"])
+
+    def test_those_with_a_value(self) -> None:
+        rest = without(HEADER, [RemoveField("x-mark", value_matches=lambda v: "folded" in v)])
+        self.assertEqual(list(values(rest, "x-mark")), ["one", "three"])
+
+    def test_nothing(self) -> None:
+        self.assertIs(without(HEADER, []), HEADER)
+
+    @given(st.lists(st.sampled_from([b"a: b", b"A", b"\r\n", b"\r", b"\n", b" ", b"\t", b":"])))
+    def test_no_octet_is_lost(self, pieces: list[bytes]) -> None:
+        header = b"".join(pieces)
+        self.assertEqual(b"".join(raw for raw, _ in split(header)), header)
+        self.assertNotIn("a", [name for _, name in split(without(header, [RemoveField("a")]))])
+
+
+class Putting(SynchronousTestCase):
+    """In front."""
+
+    def test_fields(self) -> None:
+        self.assertEqual(
+            fields([AddField("A", "x\r\n\ty "), AddField("B", "ü")]),
+            "A: x\r\n\ty\r\nB: ü\r\n".encode(),
+        )
+
+    def test_what_cannot_be_a_field(self) -> None:
+        for name, value in (
+            ("", "x"),
+            ("A b", "x"),
+            ("A:", "x"),
+            ("Ä", "x"),
+            ("A", "x\r\nB: y"),
+            ("A", "x\ny"),
+            ("A", "x\ry"),
+            ("A", "x\0"),
+            ("A", "x" * 999),
+        ):
+            self.assertRaises(RemoteFault, fields, [AddField(name, value)])
+
+    @given(st.text(max_size=20), st.text(max_size=40))
+    def test_one_field_stays_one(self, name: str, value: str) -> None:
+        try:
+            octets = fields([AddField(name, value)])
+        except RemoteFault:
+            return
+        self.assertEqual([found for _, found in split(octets)], [name.lower()])
+
+
+class Subjects(SynchronousTestCase):
+    """Marked."""
+
+    def test_the_first_subject(self) -> None:
+        marked = prefixed_subject(b"A: b\r\nSubject: x\r\nSubject: y\r\n", "[SPAM]")
+        self.assertEqual(marked, b"A: b\r\nSubject: [SPAM] x\r\nSubject: y\r\n")
+        self.assertEqual(prefixed_subject(marked, "[SPAM]"), marked)
+
+    def test_no_subject(self) -> None:
+        self.assertEqual(prefixed_subject(b"A: b\r\n", "[X]"), b"A: b\r\nSubject: [X]\r\n")
