@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -128,29 +129,24 @@ def _ratio() -> bytes:
     return message(attached=[("zeros.zip", zipped({"zeros": bytes(300 << 20)}))])
 
 
-def _overlapping(files: int = 12_000) -> bytes:
-    """Return a zip of some hundred KB whose files all are the same data, 50 GB in all."""
+def _fifty_gigabytes(files: int = 12_000) -> bytes:
+    """Return a message with a zip of a few KB: in two zips one whose files are 50 GB."""
     size = 4 << 20
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     data = packer.compress(bytes(size)) + packer.flush()
     check = zlib.crc32(bytes(size))
-    fields = (
-        b"\x14\0\0\0\x08\0\0\0\0\0"
-        + check.to_bytes(4, "little")
-        + len(data).to_bytes(4, "little")
-        + size.to_bytes(4, "little")
-    )
-    local = b"PK\x03\x04" + fields + b"\x06\0\0\0" + b"000000" + data
+    fields = b"\x14\0\0\0\x08\0\0\0\0\0" + struct.pack("<IIIHH", check, len(data), size, 6, 0)
+    locals_ = [b"PK\x03\x04" + fields + b"%06d" % n + data for n in range(files)]
+    step = len(locals_[0])
     central = b"".join(
-        b"PK\x01\x02\x14\0" + fields + b"\x06\0" + bytes(16) + b"%06d" % n for n in range(files)
+        b"PK\x01\x02\x14\0" + fields + bytes(10) + struct.pack("<I", n * step) + b"%06d" % n
+        for n in range(files)
     )
-    count = files.to_bytes(2, "little") * 2
-    place = len(central).to_bytes(4, "little") + len(local).to_bytes(4, "little")
-    return local + central + b"PK\x05\x06\0\0\0\0" + count + place + b"\0\0"
-
-
-def _fifty_gigabytes() -> bytes:
-    return message(attached=[("inner.zip", zipped({"a.zip": _overlapping()}))])
+    place = struct.pack(
+        "<4sHHHHIIH", b"PK\x05\x06", 0, 0, files, files, len(central), files * step, 0
+    )
+    inner = b"".join(locals_) + central + place
+    return message(attached=[("a.zip", zipped({"b.zip": zipped({"c.zip": inner})}))])
 
 
 def _matryoshka(depth: int = 200) -> bytes:

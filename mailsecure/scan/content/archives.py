@@ -71,13 +71,25 @@ def members(content: bytes, budget: Budget, stream: bool) -> Iterator[Member]:
     An archive whose list of files is encrypted is one encrypted file without a name.
     """
     load()
+    found = False
+    for member in _opened(content, budget, raw=stream):
+        found = True
+        yield member
+    if stream and not found:
+        # Zeros count as the end of an archive with nothing in it.
+        yield from _opened(content, budget, raw=True, only_raw=True)
+
+
+def _opened(content: bytes, budget: Budget, raw: bool, only_raw: bool = False) -> Iterator[Member]:
     archive = _ffi.read_new()
     try:
         for name in _FILTERS:
             # What is not compiled in would be run as a program, or says that it is missing.
             getattr(_ffi.libarchive, f"archive_read_support_filter_{name}")(archive)
-        _ffi.read_support_format_all(archive)
-        if stream:
+        if not only_raw:
+            _ffi.read_support_format_all(archive)
+        if raw:
+            # It is the last to be asked: what is packed, and nothing else.
             _ffi.read_support_format_raw(archive)
         yield from _files(archive, content, budget)
     except _ffi.ArchiveError as fault:
