@@ -64,6 +64,7 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.failover --quick
 	$(BIN)/python -m benchmarks.failover --cpu
 	$(BIN)/python -m benchmarks.balance --quick
+	$(BIN)/python -m benchmarks.scanning --quick
 
 news: $(VENV)/dev.stamp
 	@$(BIN)/towncrier build --draft --version "$$($(BIN)/python -c 'import mailsecure; print(mailsecure.__version__)')"
