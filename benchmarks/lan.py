@@ -13,6 +13,7 @@ import re
 import selectors
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -45,17 +46,26 @@ def ip(*words: str) -> str:
     return done.stdout
 
 
-def alone(module: str, addresses: list[str]) -> None:
+def alone(module: str, addresses: list[str], resolv_conf: str = "") -> None:
     """Go on in a network of our own, which has ``eth0`` with ``addresses`` and the loopback.
 
-    The first call does not return: it runs the module again in there, with the same
-    arguments.  SystemExit where that cannot be.
+    With ``resolv_conf`` all programs in there find that text in /etc/resolv.conf; nobody
+    else does.  The first call does not return: it runs the module again in there, with the
+    same arguments.  SystemExit where that cannot be.
     """
     if os.environ.get(INSIDE) != "yes":
         if lack := missing():
             raise SystemExit(lack)
-        words = [sys.executable, "-m", module, *sys.argv[1:]]
-        os.execvpe("unshare", ["unshare", "--net", *words], {**os.environ, INSIDE: "yes"})
+        words = ["unshare", "--net", "--mount", sys.executable, "-m", module, *sys.argv[1:]]
+        os.execvpe("unshare", words, {**os.environ, INSIDE: "yes"})
+    if resolv_conf:
+        with tempfile.NamedTemporaryFile("w") as file:
+            os.chmod(file.name, 0o644)
+            file.write(resolv_conf)
+            file.flush()
+            # The mount keeps the file, whose name is gone at the end of this.
+            words = ["mount", "--bind", file.name, "/etc/resolv.conf"]
+            subprocess.run(words, check=True, timeout=10)
     ip("link", "set", "lo", "up")
     # All addresses are this machine's, so nothing ever goes through the cable.
     ip("link", "add", "eth0", "type", "veth", "peer", "name", "nowhere")

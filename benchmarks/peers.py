@@ -144,9 +144,13 @@ class Ours(Server):
         )
         script = "import sys; from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()"
         return [
-            sys.executable, "-c", script, "--nodaemon", "--pidfile=", "mailsecure",
-            "--config", str(self.directory / "m.ini"),
+            sys.executable, "-c", script, *self.options(), "--nodaemon", "--pidfile=",
+            "mailsecure", "--config", str(self.directory / "m.ini"),
         ]  # fmt: skip
+
+    def options(self) -> list[str]:
+        """Return further options of twistd."""
+        return []
 
 
 class Postfix(Server):
@@ -173,30 +177,49 @@ class Postfix(Server):
         for name in ("conf", "queue", "data"):
             (self.directory / name).mkdir()
         shutil.chown(self.directory / "data", "postfix")
-        restriction = "check_client_access static:HOLD, " if self.hold else ""
-        (self.directory / "conf" / "main.cf").write_text(
-            "compatibility_level = 3.6\nmyhostname = postfix.test\n"
-            f"queue_directory = {self.directory}/queue\n"
-            f"data_directory = {self.directory}/data\n"
-            f"maillog_file = {self.directory}/maillog\nmaillog_file_prefixes = {self.directory}\n"
-            "inet_interfaces = loopback-only\ninet_protocols = ipv4\nmynetworks = 127.0.0.0/8\n"
-            "mydestination =\nlocal_recipient_maps =\nalias_maps =\n"
-            "smtpd_peername_lookup = no\nsmtpd_client_connection_count_limit = 0\n"
-            f"disable_dns_lookups = yes\ndefault_process_limit = {self.limit}\n"
-            f"default_transport = smtp:[127.0.0.1]:{self.sink}\n"
-            f"smtpd_recipient_restrictions = {restriction}permit_mynetworks, reject\n" + self.extra
-        )
+        settings = "".join(f"{name} = {value}\n" for name, value in self.settings().items())
+        (self.directory / "conf" / "main.cf").write_text(settings + self.extra)
         lines = []
         for line in Path("/usr/share/postfix/master.cf.dist").read_text().splitlines():
             words = line.split()
             if not words or line[0] in "# \t":
                 continue
             if words[0] == "smtp" and words[1] == "inet":
-                words[0] = f"127.0.0.1:{self.port}"
+                words[0] = f"{self.host}:{self.port}"
             words[4] = "n"
             lines.append(" ".join(words))
-        (self.directory / "conf" / "master.cf").write_text("\n".join(lines) + "\n")
+        (self.directory / "conf" / "master.cf").write_text(
+            "\n".join(lines + self.services()) + "\n"
+        )
         return ["/usr/sbin/postfix", "-c", str(self.directory / "conf"), "start-fg"]
+
+    def settings(self) -> dict[str, object]:
+        """Return what is in main.cf."""
+        restriction = "check_client_access static:HOLD, " if self.hold else ""
+        return {
+            "compatibility_level": 3.6,
+            "myhostname": "postfix.test",
+            "queue_directory": self.directory / "queue",
+            "data_directory": self.directory / "data",
+            "maillog_file": self.directory / "maillog",
+            "maillog_file_prefixes": self.directory,
+            "inet_interfaces": "loopback-only",
+            "inet_protocols": "ipv4",
+            "mynetworks": "127.0.0.0/8",
+            "mydestination": "",
+            "local_recipient_maps": "",
+            "alias_maps": "",
+            "smtpd_peername_lookup": "no",
+            "smtpd_client_connection_count_limit": 0,
+            "disable_dns_lookups": "yes",
+            "default_process_limit": self.limit,
+            "default_transport": f"smtp:[127.0.0.1]:{self.sink}",
+            "smtpd_recipient_restrictions": f"{restriction}permit_mynetworks, reject",
+        }
+
+    def services(self) -> list[str]:
+        """Return further lines of master.cf."""
+        return []
 
 
 class PostfixAsShipped(Postfix):

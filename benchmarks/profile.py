@@ -1,15 +1,17 @@
 """Where the time of the reactor's thread goes, by room and by function, for one message.
 
 ``python -m benchmarks.profile [--relay] [--messages 5000]`` runs ours under cProfile with
-20 sessions of 1 KB, one message a session.  cProfile makes small functions look dearer
-than they are, and everything about twice as slow: it is for finding what is called too
-often, not for absolute figures.  It sees the reactor's thread alone; what the writer of
-the spool does in its own is in none of the lines, though it takes its share of the
-interpreter.  Waiting for the network (epoll) is told apart.
+20 sessions of 1 KB, one message a session; ``--scan auth`` (or ``no-records``, ``rspamd``)
+has it judge mail as :mod:`.scanning` does, and relay it.  cProfile makes small functions
+look dearer than they are, and everything about twice as slow: it is for finding what is
+called too often, not for absolute figures.  It sees the reactor's thread alone; what the
+writer of the spool does in its own, or a process that takes messages apart, is in none of
+the lines, though the former takes its share of the interpreter.  Waiting for the network
+(epoll) is told apart.
 
 The profiler's clock is the wall's.  A call that wakes another process (send) is charged
 with the time that process then runs in our place, all the more on a busy machine; the
-CPU of the whole process, user and kernel, is printed above the tables to compare.
+CPU of each process, user and kernel, is printed above the tables to compare.
 """
 
 from __future__ import annotations
@@ -20,8 +22,22 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from .filters import OursAuth, OursRspamd, OursWithoutRecords
+from .names import TTL
 from .peers import TICK, Ours, Server, stat
-from .sidebyside import HERE, Load, Sink, choose, free_port, prepare_directory, send, tidy_end
+from .scanning import go_alone, name_server, send_mails
+from .sidebyside import (
+    HERE,
+    Load,
+    Sender,
+    Sink,
+    choose,
+    free_port,
+    prepare_directory,
+    send_to,
+    tidy_end,
+)
+from .signed import prepare
 
 #: A function as pstats names it: file, line, name.
 Function = tuple[str, int, str]
@@ -32,14 +48,28 @@ SETTLE = 2.0
 class Profiled(Ours):
     """Ours, writing its profile when it ends."""
 
-    name = "profiled"
+    def options(self) -> list[str]:
+        """Return twistd's profiling options."""
+        return [f"--profile={self.directory}.prof", "--savestats", "--profiler=cprofile"]
 
-    def prepare(self) -> list[str]:
-        """Add twistd's profiling options."""
-        command = super().prepare()
-        place = command.index("--nodaemon")
-        profile = [f"--profile={self.directory}.prof", "--savestats", "--profiler=cprofile"]
-        return [*command[:place], *profile, *command[place:]]
+
+class ProfiledAuth(Profiled, OursAuth):
+    """Ours that judges."""
+
+
+class ProfiledWithoutRecords(Profiled, OursWithoutRecords):
+    """Ours that judges and keeps no history."""
+
+
+class ProfiledRspamd(Profiled, OursRspamd):
+    """Ours that lets Rspamd judge."""
+
+
+SCANNING: dict[str, type[Profiled]] = {
+    "auth": ProfiledAuth,
+    "no-records": ProfiledWithoutRecords,
+    "rspamd": ProfiledRspamd,
+}
 
 
 def room(function: Function) -> str:
@@ -56,7 +86,7 @@ def room(function: Function) -> str:
     return "standard library"
 
 
-def record(options: argparse.Namespace) -> pstats.Stats:
+def record(options: argparse.Namespace, kind: type[Profiled], sender: Sender) -> pstats.Stats:
     """Run ours under load, print the CPU it took; return its profile."""
     profile = Path(f"{options.dir / 'profiled'}.prof")
     profile.unlink(missing_ok=True)
@@ -64,29 +94,54 @@ def record(options: argparse.Namespace) -> pstats.Stats:
     sink = Sink(sink_port, options.dir / "profiled.sink") if options.relay else None
     try:
         hold = not options.relay
-        with Profiled(options.dir / "profiled", free_port(), sink_port, hold=hold) as server:
+        with kind(options.dir / "profiled", free_port(), sink_port, hold=hold) as server:
             before = times(server)
-            send(server.port, Load(1, 20, False, options.messages))
+            sender(server, Load(1, 20, False, options.messages))
             if sink is not None:
                 sink.wait(options.messages, server.name)
-            user, kernel = (
-                (after - begun) / TICK / options.messages * 1e6
-                for begun, after in zip(before, times(server), strict=True)
-            )
+            tell(before, times(server), options.messages)
             time.sleep(SETTLE)
     finally:
         if sink is not None:
             sink.stop()
     if not profile.exists():
         raise SystemExit("it ended without writing its profile")
-    print(f"CPU of the process, all threads: {user:.0f} us user, {kernel:.0f} us kernel a message")
     return pstats.Stats(str(profile))
 
 
-def times(server: Server) -> tuple[int, int]:
-    """Return the ticks of CPU that the server's processes spent, user and kernel."""
-    rows = [row for pid in server.tree() if (row := stat(pid))]
-    return sum(int(row[11]) for row in rows), sum(int(row[12]) for row in rows)
+def record_scanning(options: argparse.Namespace) -> pstats.Stats:
+    """Do the same where it judges: in a network of its own, with a name server."""
+    go_alone("benchmarks.profile")
+    prepare_directory(options.dir)
+    mails, zone = prepare(options.dir / "mails")
+    options.relay = True
+    with tidy_end(), name_server(zone, options.dir, TTL):
+        return record(
+            options, SCANNING[options.scan], lambda server, load: send_mails(mails, server, load)
+        )
+
+
+def times(server: Server) -> dict[int, tuple[str, int, int]]:
+    """Return each process of the server: its command, and its ticks of CPU, user and kernel."""
+    found = {}
+    for pid in server.tree():
+        if row := stat(pid):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            found[pid] = (b" ".join(words)[:40].decode(), int(row[11]), int(row[12]))
+    return found
+
+
+def tell(
+    before: dict[int, tuple[str, int, int]], after: dict[int, tuple[str, int, int]], messages: int
+) -> None:
+    """Print the CPU that each process took meanwhile, all its threads."""
+    for pid, (command, user, kernel) in after.items():
+        _, user_before, kernel_before = before.get(pid, ("", 0, 0))
+        scale = 1e6 / TICK / messages
+        print(
+            f"{(user - user_before) * scale:6.0f} us user, "
+            f"{(kernel - kernel_before) * scale:5.0f} us kernel a message: {pid} {command}"
+        )
 
 
 def show(statistics: pstats.Stats, messages: int, lines: int) -> None:
@@ -113,12 +168,16 @@ def main() -> None:
     parser.add_argument("--relay", action="store_true", help="deliver to a sink as well")
     parser.add_argument("--messages", type=int, default=5000)
     parser.add_argument("--lines", type=int, default=40, help="functions to show")
+    parser.add_argument("--scan", choices=list(SCANNING), help="judge as well, mail of 10 KB")
     parser.add_argument("--dir", type=Path, default=HERE / ".work")
     options = parser.parse_args()
     choose([Ours.name])
-    prepare_directory(options.dir)
-    with tidy_end():
-        statistics = record(options)
+    if options.scan:
+        statistics = record_scanning(options)
+    else:
+        prepare_directory(options.dir)
+        with tidy_end():
+            statistics = record(options, Profiled, send_to)
     show(statistics, options.messages, options.lines)
 
 

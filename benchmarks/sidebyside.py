@@ -27,7 +27,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,8 +35,9 @@ from types import FrameType
 
 from .peers import PEERS, TICK, Server, stat
 
-__all__ = ["HERE", "SINK", "Figure", "Load", "Sink", "choose", "free_port", "main", "measure"]
-__all__ += ["options_of", "prepare_directory", "send", "write_results"]
+__all__ = ["HERE", "OURS", "PATIENCE", "SINK", "SOURCE", "Figure", "Load", "Sender", "Sink"]
+__all__ += ["choose", "free_port", "main", "measure", "options_of", "prepare_directory", "ratios"]
+__all__ += ["send", "send_to", "show", "tidy_end", "write_results"]
 
 HERE = Path(__file__).parent
 SOURCE = "/usr/sbin/smtp-source"
@@ -71,6 +72,10 @@ class Figure:
     cpu_microseconds: float
     #: Processors that others kept busy meanwhile: neither the server nor the load.
     others: float
+
+
+#: Sends a load to a server.
+Sender = Callable[[Server, Load], None]
 
 
 class Sink:
@@ -145,25 +150,37 @@ def send(port: int, load: Load, host: str = "127.0.0.1") -> None:
         raise SystemExit(f"{load}: smtp-source gave up: {said}") from None
 
 
-def measure(kind: type[Server], load: Load, relay: bool, directory: Path) -> Figure:
-    """Run one round of one server."""
+def send_to(server: Server, load: Load) -> None:
+    """Send the load to a server."""
+    send(server.port, load, server.host)
+
+
+def measure(
+    kind: type[Server],
+    load: Load,
+    relay: bool,
+    directory: Path,
+    sender: Sender = send_to,
+    helpers: Sequence[int] = (),
+) -> Figure:
+    """Run one round of one server; ``helpers`` are processes that count as the load."""
     sink_port = free_port()
     warm = Load(load.size, load.sessions, load.several, max(load.messages // 10, load.sessions))
     sink = Sink(sink_port, directory / f"{kind.name}.sink") if relay else None
     try:
         server = kind(directory / kind.name, free_port(), sink_port, hold=not relay)
         with server, telling_logs(server):
-            send(server.port, warm)
+            sender(server, warm)
             if sink is not None:
                 sink.wait(warm.messages, kind.name)
             os.sync()
-            others = busy() - server.cpu() - load_cpu(sink)
+            others = busy() - server.cpu() - load_cpu(sink, helpers)
             cpu, start = server.cpu(), time.monotonic()
-            send(server.port, load)
+            sender(server, load)
             if sink is not None:
                 sink.wait(warm.messages + load.messages, kind.name)
             seconds, spent = time.monotonic() - start, server.cpu() - cpu
-            others = busy() - server.cpu() - load_cpu(sink) - others
+            others = busy() - server.cpu() - load_cpu(sink, helpers) - others
     finally:
         if sink is not None:
             sink.stop()
@@ -193,11 +210,15 @@ def busy() -> float:
     return (user + nice + system + irq + soft_irq + steal) / TICK
 
 
-def load_cpu(sink: Sink | None) -> float:
-    """Return the seconds of CPU of the sink, the ended smtp-sources, and this process."""
+def load_cpu(sink: Sink | None, helpers: Sequence[int]) -> float:
+    """Return the seconds of CPU of the load.
+
+    That is the sink, the helpers, the ended smtp-sources, and this process.
+    """
     mine = os.times()
-    row = stat(sink.process.pid) if sink is not None else []
-    ticks = int(row[11]) + int(row[12]) if row else 0
+    pids = [*helpers, *([sink.process.pid] if sink is not None else [])]
+    rows = [row for pid in pids if (row := stat(pid))]
+    ticks = sum(int(row[11]) + int(row[12]) for row in rows)
     return mine.user + mine.system + mine.children_user + mine.children_system + ticks / TICK
 
 
@@ -314,8 +335,8 @@ def ratios(figures: dict[str, list[Figure]]) -> list[float]:
     ]
 
 
-def show(load: Load, figures: dict[str, list[Figure]]) -> None:
-    """Print the table of one load."""
+def show(load: Load, figures: dict[str, list[Figure]], than: str = "the better peer") -> None:
+    """Print the table of one load; ours as a multiple of all others, who are called ``than``."""
     print(f"\n{load}, {load.messages} messages")
     found_ratios = ratios(figures)
     for name, found in figures.items():
@@ -328,7 +349,7 @@ def show(load: Load, figures: dict[str, list[Figure]]) -> None:
         )
         if name == OURS and found_ratios:
             line += (
-                f"  {statistics.median(found_ratios):5.2f} x the better peer"
+                f"  {statistics.median(found_ratios):5.2f} x {than}"
                 f" ({min(found_ratios):.2f}-{max(found_ratios):.2f})"
             )
         print(line, flush=True)

@@ -34,11 +34,20 @@ from .draining import Drain
 from .errors import LocalFault
 from .gateway.service import Gateway, GatewayParts
 from .life import Daemon, Parts
+from .records.api import Recorder
+from .records.service import RecordsService
+from .records.values import DeedEvent
+from .scan.api import Line, Site
+from .scan.finding import find_makers
+from .scan.rehearsing import rehearse
+from .scan.scanner import Scanner
+from .scan.workers.pool import WorkerPool
 from .smtp.envelope import Recipient
 from .smtp.replies import Reply
-from .spool.api import Spool
+from .spool.api import Freed, Spool
 from .spool.body import BodyStore
 from .spool.ids import IdSource
+from .spool.keeping import QuarantineKeeper
 from .spool.sqlite import SqliteSpool
 from .world import World
 
@@ -48,7 +57,7 @@ __all__ = ["build"]
 FULL, NO_LONGER_FULL = 1000, 950
 
 
-def build(config: Config, world: World, path: Path) -> Daemon:
+def build(config: Config, world: World, path: Path) -> Daemon:  # noqa: PLR0915 - on one screen
     """Make the daemon of ``config``, which was read from ``path``.  Nothing starts yet."""
     node, state = config.node, config.node.state
     counters = Counters()
@@ -58,7 +67,8 @@ def build(config: Config, world: World, path: Path) -> Daemon:
     bodies = BodyStore(state, config.smtp.message_memory)
     routes = Routes(config.domains)
     out = Outward(world, config)
-    records = RecordsService(world, state, config.records) if config.records.enabled else None
+    records = RecordsService(world, config.records, state, node.name)
+    recorder = records if config.records.enabled else None
     scheduler = Scheduler(
         world=world,
         spool=spool,
@@ -68,7 +78,6 @@ def build(config: Config, world: World, path: Path) -> Daemon:
         hostname=node.hostname,
         ids=ids,
         counters=counters,
-        recorder=records,
     )
 
     def load() -> int:
@@ -81,10 +90,8 @@ def build(config: Config, world: World, path: Path) -> Daemon:
             ClusterParts(world, world.kernel, fitness, load, lambda: gateway.peer_port), config
         )
     line = None if cluster is None else lambda: cluster.sharing
-    workers = WorkerPool(world, config.scan)
-    site = Site(config, world, workers, state, line)
-    scanner = Scanner(site, workers, find_makers(config.scan.plugins), counters)
-    keeper = QuarantineKeeper(world, spool, config.quarantine, records)
+    scanner = make_scanner(config, world, line, counters)
+    keeper = QuarantineKeeper(world, spool, config.quarantine, Expiry(world, recorder))
     shared = cluster if config.cluster.topology is Topology.ACTIVE_ACTIVE else None
     gateway = Gateway(
         GatewayParts(
@@ -99,7 +106,7 @@ def build(config: Config, world: World, path: Path) -> Daemon:
             verify_seal=None if shared is None else shared.verify_seal,
             line=line,
             scanner=scanner,
-            recorder=records,
+            recorder=recorder,
             peer_address=None if shared is None else lambda: own_place(config, world.kernel)[0],
         ),
         config,
@@ -132,11 +139,14 @@ def build(config: Config, world: World, path: Path) -> Daemon:
         log,
         cluster,
         drain,
+        scanner.report,
+        None if recorder is None else records,
     )
 
     def reconfigure(new: Config) -> None:
         routes = Routes(new.domains)
         in_cluster = cluster.prepared(new) if cluster is not None else None
+        checks = scanner.prepared(new)
         gateway.reconfigure(new, routes)
         if balancer is not None:
             balancer.reconfigure(new)
@@ -144,6 +154,9 @@ def build(config: Config, world: World, path: Path) -> Daemon:
         out.reconfigure(new)
         scheduler.reconfigure(routes, new.delivery)
         log.reconfigure(new.log)
+        keeper.reconfigure(new.quarantine)
+        records.reconfigure(new.records)
+        checks()
         if in_cluster is not None:
             in_cluster()
 
@@ -152,13 +165,25 @@ def build(config: Config, world: World, path: Path) -> Daemon:
 
     balance = None if balancer is None else balancer.report
     control = ControlService(
-        state / SOCKET_NAME, world, Desk(spool, scheduler, status, reload, cluster, balance, drain)
+        state / SOCKET_NAME,
+        world,
+        Desk(
+            spool,
+            scheduler,
+            status,
+            reload,
+            cluster,
+            balance,
+            drain,
+            lambda asked: rehearse(scanner, asked),
+            gateway.trusts,
+        ),
     )
     gauges = process_gauges(vitals) | {
         "sessions": ("SMTP sessions open now.", gateway.count_sessions),
         "draining": ("Whether this node is drained, or about to be.", lambda: int(drain.draining)),
     }
-    figures = Figures(counters, gauges, cluster, balance)
+    figures = Figures(counters, gauges, cluster, balance, scanner.report)
     metrics = [MetricsService(world, config.metrics.listen, figures, spool)] * bool(
         config.metrics.listen
     )
@@ -170,6 +195,8 @@ def build(config: Config, world: World, path: Path) -> Daemon:
         "gateway": gateway,
         "counters": counters,
         "status": status,
+        "scanner": scanner,
+        "records": records,
         "cluster": cluster,
         "balancer": balancer,
         "drain": drain,
@@ -191,10 +218,36 @@ def build(config: Config, world: World, path: Path) -> Daemon:
             cluster=cluster,
             balancer=balancer,
             drain=drain,
+            services=[*[records] * (recorder is not None), scanner, keeper],
         )
     )
     namespace["daemon"] = daemon
     return daemon
+
+
+def make_scanner(
+    config: Config, world: World, line: Callable[[], Line] | None, counters: Counters
+) -> Scanner:
+    """Make what judges mail, with all checks that are installed here."""
+    pool = WorkerPool(world, config.scan)
+    site = Site(config, world, pool, config.node.state, line)
+    return Scanner(site, pool, find_makers(config.scan.plugins), counters)
+
+
+class Expiry:
+    """Tells the history of what the quarantine let go by itself."""
+
+    def __init__(self, world: World, recorder: Recorder | None) -> None:
+        self._wall = world.wall
+        self._recorder = recorder
+
+    def __call__(self, freed: Freed, why: str) -> None:
+        """Tell of one message."""
+        if self._recorder is not None:
+            event = DeedEvent(
+                freed.id, self._wall(), "expired", "mailsecure", why, freed.recipients
+            )
+            self._recorder.tell(event)
 
 
 class Condition:
@@ -205,7 +258,14 @@ class Condition:
     session.
     """
 
-    def __init__(self, spool: Spool, load: Callable[[], int], draining: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        load: Callable[[], int],
+        draining: Callable[[], bool],
+        judging: Callable[[], bool],
+    ) -> None:
+        self._judging = judging
         self._spool = spool
         self._load = load
         self._draining = draining
@@ -217,6 +277,8 @@ class Condition:
         fitness = Fitness.FIT if self._spool.health().well else Fitness.SPOOL
         if self._draining():
             fitness |= Fitness.DRAINING
+        if not self._judging():
+            fitness |= Fitness.SCANNERS
         return fitness | Fitness.OVERLOADED if self._full else fitness
 
 

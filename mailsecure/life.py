@@ -23,7 +23,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -100,10 +100,10 @@ class Sharer(Protocol):
 class Startable(Protocol):
     """What mail needs on its way: scanner, history, quarantine."""
 
-    async def start(self) -> None:
+    def start(self) -> Awaitable[None] | None:
         """Begin; LocalFault: it cannot, and nor can the daemon."""
 
-    async def stop(self) -> None:
+    def stop(self) -> Awaitable[None] | None:
         """End, once no mail is taken or delivered any more."""
 
 
@@ -212,7 +212,7 @@ class Daemon(Service):
             return
         parts.vitals.startService()
         for service in parts.services:
-            await service.start()
+            await _done(service.start())
             self._started.append(service)
         await parts.scheduler.start()
         for each in parts.after:
@@ -299,7 +299,7 @@ class Daemon(Service):
         if parts.vitals.running:
             parts.vitals.stopService()
         while self._started:
-            await self._started.pop().stop()
+            await _done(self._started.pop().stop())
         if self._opened:
             await parts.spool.close()
         parts.notices.stopped()
@@ -349,6 +349,11 @@ class Daemon(Service):
         for line in said:
             _log.info("reload: {line}", line=line)
         return said
+
+
+async def _done(work: Awaitable[None] | None) -> None:
+    if work is not None:
+        await work
 
 
 def _tell(text: str) -> None:

@@ -190,8 +190,8 @@ class Dnsbl:
 
     The lists are asked while the client waits for its greeting and says HELO; the scores of
     those that list it are added up.  A negative score is that of a list of the good.  Symbols:
-    DNSBL_ or DNSWL_ and the zone, as DNSBL_ZEN_SPAMHAUS_ORG; DNSBL_REFUSED.  Clients in
-    ``[relay] networks`` are not asked about.
+    DNSBL_REFUSED, and one a list, as DNSBL_ZEN_SPAMHAUS_ORG and DNSWL_LIST_DNSWL_ORG.  Clients
+    in ``[relay] networks`` are not asked about.
     """
 
     lists: tuple[DnsList, ...] = option("dns-lists", "", "Lists, one a line: zone, the answers that count if not all do, score.", "zen.spamhaus.org=127.0.0.2-11 6\nlist.dnswl.org=127.0.0-255.1-3 -3")

@@ -44,16 +44,18 @@ def scan_lines(scanning: dict[str, Any], now: float) -> Iterator[Text]:
 def history_line(history: dict[str, Any], now: float) -> Text:
     """Return the line about the history."""
     line = Text("history ")
-    if history["away_since"] is None:
+    if not history["away_since"]:
         line.append("well", style="green")
     else:
         away = age(now - history["away_since"])
         line.append(f"away for {away}: {escape(history['last_error'])}", style="bold red")
     line.append(f", {history['written']} events written, {history['waiting']} wait")
     if history["backlog"]:
-        line.append(f", {history['backlog']} on disk", style="yellow")
+        line.append(f", {format_octets(history['backlog'])} wait on disk", style="yellow")
     if history["lost"]:
         line.append(f", {history['lost']} lost", style="red")
-    if history["size"]:
-        line.append(f", {format_octets(history['size'])}")
+    if history["octets"]:
+        line.append(f", {format_octets(history['octets'])}")
+    if history["hindrance"]:
+        line.append(f", {escape(history['hindrance'])}", style="yellow")
     return line

@@ -28,7 +28,7 @@ from ..records.values import FoundSymbol
 from ..scan.headlines import headlines
 from ..scan.inspection import Inspection, Judgement
 from ..scan.scanner import Scanner
-from ..scan.values import Content, Special, Symbol
+from ..scan.values import Content, Facts, Special, Symbol
 from ..scan.verdict import reasons
 from ..smtp.envelope import Arrival, Envelope, Recipient
 from ..smtp.replies import Reply
@@ -64,14 +64,14 @@ class Arriving:
     def __post_init__(self) -> None:
         self.octets = self.body.octets
 
-    def unjudged(self) -> NewMessage:
-        """Return what the spool is to keep where nothing is scanned."""
+    def unjudged(self, signed: bytes = b"") -> NewMessage:
+        """Return what the spool is to keep where nothing is scanned, ``signed`` in front."""
         return NewMessage(
             self.id,
             self.envelope,
             self.arrival,
             self.arrived,
-            self.body.finish(self.received),
+            self.body.finish(signed + self.received),
             self.arrived,
         )
 
@@ -126,6 +126,18 @@ class Judge:
             recipients=len(arriving.envelope.recipients),
             session=arriving.arrival.session,
         )
+
+    async def relayed(self, facts: Facts, arriving: Arriving) -> NewMessage:
+        """Return what the spool is to keep of a message that is not scanned.
+
+        Our own mail is signed all the same.  LocalFault: it cannot be.
+        """
+        if not (facts.trusted and self._scanner.signs):
+            return arriving.unjudged()
+        front = arriving.received + arriving.header
+        cut = len(arriving.header)
+        signed = await self._scanner.sign(facts, front, arriving.body.view(), cut, ())
+        return arriving.unjudged(signed)
 
     async def kept(
         self, inspection: Inspection, arriving: Arriving, judgement: Judgement

@@ -121,6 +121,10 @@ class Gateway(Service):
         """Where the other nodes pass on sessions; 0 where they may not, or not yet."""
         return self._ports.peer_port
 
+    def trusts(self, address: str) -> bool:
+        """Say whether ``address`` is in ``[relay] networks``."""
+        return address in self._reception.terms.relay_networks
+
     def count_sessions(self) -> int:
         """Return how many sessions there are."""
         return len(self._sessions)

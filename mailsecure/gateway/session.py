@@ -315,8 +315,11 @@ class GatewaySession:
         judgement: Judgement | None = None
         message: NewMessage | None = None
         try:
-            if inspection is None or judge is None:
+            if judge is None:
                 message = arriving.unjudged()
+            elif inspection is None:
+                facts = Facts(self.name, self._client.address, trusted=self._client.trusted)
+                message = await judge.relayed(facts, arriving)
             else:
                 judgement = await judge.judge(inspection, arriving)
                 reply = CLIENT_GONE if self._over else judge.reply(arriving, judgement)

@@ -32,9 +32,11 @@ class Search:
     """What ``mailsecure trace`` looks for; an empty field matches all.
 
     ``sender``, ``recipient``, ``subject`` and ``client`` are any part, whatever the case;
-    ``text`` is any part of any of these, or of the Message-ID.  ``since`` and ``until`` are
-    Unix seconds, ``until`` 0 for now.  ``action`` is one of accept … discard, or
-    ``refused`` for what was not even a message.
+    ``text`` is any part of any of these, or a whole Message-ID, or a whole id.  ``sender``
+    looks at the reverse-path and the From field; ``<>`` is the null reverse-path.  ``id`` is
+    that of a message or of a session; with ``last_id``, any from ``id`` to ``last_id``.
+    ``since`` and ``until`` are Unix seconds, ``until`` 0 for now.  ``action`` is one of
+    accept … discard, or ``refused`` for what was not even a message.
     """
 
     text: str = ""
@@ -43,6 +45,7 @@ class Search:
     subject: str = ""
     client: str = ""
     id: int = 0
+    last_id: int = 0
     since: float = 0.0
     until: float = 0.0
     action: str = ""
@@ -53,10 +56,13 @@ class History(Protocol):
     """Answers questions; each may take a while, and raises :class:`RecordsAway`."""
 
     async def trace(self, search: Search) -> Sequence[dict[str, Any]]:
-        """Return what matches, the newest first, each whole: see :mod:`.reading`."""
+        """Return what matches, the newest first, each whole: see :mod:`.loading`.
+
+        Where time ran out the last is ``{"kind": "unfinished", "time": since when}``.
+        """
 
     async def message(self, id: int) -> dict[str, Any] | None:
-        """Return one message with everything known of it, or None."""
+        """Return a message, or a session with its refusals; None where neither is known."""
 
     async def report(self) -> dict[str, Any]:
         """Return how the history is: events written, waiting, lost, size, why it is away."""

@@ -74,7 +74,8 @@ class MessageEvent:
 
     ``action`` is the strictest of its recipients'; ``recipients`` are (mailbox, action).
     ``reply`` is what the client was told.  ``seconds`` is how long judging took; ``timings``
-    are (check, seconds).
+    are (check, seconds).  ``thresholds`` are those that held then: (action, score), the
+    lowest first.
     """
 
     id: int
@@ -95,6 +96,7 @@ class MessageEvent:
     recipients: tuple[tuple[str, str], ...]
     symbols: tuple[FoundSymbol, ...] = ()
     timings: tuple[tuple[str, float], ...] = ()
+    thresholds: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

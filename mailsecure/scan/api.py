@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from zope.interface import Attribute, Interface
+from twisted.plugin import IPlugin
+from zope.interface import Attribute
 
 from ..config.model import Config
 from ..config.scanning import Scan
@@ -158,7 +159,7 @@ class Reporting(Protocol):
         """Return how it is; see :mod:`.engines.guard`."""
 
 
-class ICheckMaker(Interface):
+class ICheckMaker(IPlugin):
     """Makes a check from the configuration: the plugin."""
 
     name: str = Attribute("""What ``[scan] checks`` or ``[scan] engines`` calls it.""")

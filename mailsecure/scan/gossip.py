@@ -28,9 +28,10 @@ from .api import Line
 __all__ = ["Gossip", "Row", "Shared"]
 
 INTERVAL = 0.25
-#: Rows in one message (64 KiB at most, see the links), messages to one node at a time.
+#: Rows in one message (64 KiB at most, see the links), messages to one node at a time: what
+#: that takes is a few milliseconds.
 ROWS = 500
-MESSAGES = 10
+MESSAGES = 4
 
 Row = list[Any]
 

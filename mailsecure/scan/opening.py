@@ -75,7 +75,7 @@ class _Asked:
             if isinstance(self._outcome, Failure):
                 # Each its own: a Failure that is raised somewhere is changed by it.
                 waiting.errback(self._outcome.value)
-            else:
+            elif self._outcome is not None:
                 waiting.callback(self._outcome)
 
     def _gave_up(self, waiting: Deferred[Anatomy]) -> None:

@@ -2,8 +2,9 @@
 
 A check may be late, raise, or find the message unreadable; none of that gets past
 :meth:`Pipeline.run`.  What a check does not do in ``check_timeout``, or in a time of its own
-(:class:`~.api.Patient`), is cancelled and counts as failed; so does an exception, which is logged (design: an unexpected exception loses no
-mail, ``[scan] on_failure`` decides).  :class:`~.api.Unscannable` becomes a symbol.
+(:class:`~.api.Patient`), is cancelled and counts as failed; so does an exception, which is
+logged (design: an unexpected exception loses no mail, ``[scan] on_failure`` decides).
+:class:`~.api.Unscannable` becomes a symbol.
 
 :class:`.inspection.Inspection` is one session's way through the stages.
 """

@@ -19,7 +19,7 @@ from ..config.model import Config
 from ..counters import Counters
 from ..errors import ConfigProblems, Problem, RemoteFault
 from ..spool.values import Body
-from .api import Check, ICheckMaker, Pool, Reporting, Site, Stateful
+from .api import Check, Heir, ICheckMaker, Pool, Reporting, Site, Stateful
 from .dressing import dress
 from .finding import unknown_checks
 from .inspection import Inspection, Judgement
@@ -41,6 +41,8 @@ class _Made:
         config = site.config
         self.config = config
         self.checks = checks
+        #: Names of checks that run already, begun by a predecessor.
+        self.inherited: set[str] = set()
         self.policy = Policy.of(config)
         self.pipeline = Pipeline(site.world.clock, checks, config.scan.check_timeout, counters)
         self.signer = Signer(site)
@@ -96,7 +98,8 @@ class Scanner:
             self._pool_runs = True
             await self._pool.start()
         for check in made.checks:
-            await _start(check)
+            if check.name not in made.inherited:
+                await _start(check)
 
     async def stop(self) -> None:
         """Stop them; sessions are over."""
@@ -117,10 +120,16 @@ class Scanner:
         return apply
 
     async def _replace(self, made: _Made) -> None:
+        """Use ``made`` from the next session on.  An heir goes on with what is open already."""
         old, self._made = self._made, made
         self._pool.reconfigure(made.config.scan)
+        before = {check.name: check for check in old.checks}
+        for check in made.checks:
+            if isinstance(check, Heir) and check.name in before:
+                check.inherit(before.pop(check.name))
+                made.inherited.add(check.name)
         if self._running:
-            for check in old.checks:
+            for check in before.values():
                 await _stop(check)
             await self._begin(made)
 
@@ -130,6 +139,11 @@ class Scanner:
     def policy(self) -> Policy:
         """What the ini says of verdicts."""
         return self._made.policy
+
+    @property
+    def signs(self) -> bool:
+        """Say whether there is a key for what our own clients send."""
+        return self._made.signer.signs
 
     def open(self, facts: Facts) -> Inspection | None:
         """Begin to inspect a session; None where the ini names no check."""

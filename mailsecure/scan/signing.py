@@ -77,6 +77,16 @@ class Signer:
         if problems:
             raise ConfigProblems(problems)
 
+    @property
+    def active(self) -> bool:
+        """Say whether there is any key."""
+        return bool(self._keys) or self._arc is not None
+
+    @property
+    def signs(self) -> bool:
+        """Say whether there is a key for what our own clients send."""
+        return bool(self._keys)
+
     async def sign(
         self, facts: Facts, header: bytes, body: Body, cut: int, results: Sequence[AuthResult]
     ) -> bytes:

@@ -20,7 +20,9 @@ __all__ = ["follow_ups", "may_have_record", "plain_address"]
 _MOST = 10
 _RECORD = re.compile(r"v=spf1(?: |$)", re.IGNORECASE)
 _TERM = re.compile(
-    r"[-+?~]?(include:|redirect=|exists:|mx|a|ptr|all|ip[46]:)([^/]*)(/.*)?", re.IGNORECASE
+    r"[-+?~]?(?:(include|exists|a|mx|ptr|ip4|ip6):|(redirect|exp)=|(a|mx|ptr|all)(?=/|$))"
+    r"([^/]*)(/.*)?",
+    re.IGNORECASE,
 )
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
 
@@ -65,21 +67,31 @@ def follow_ups(client: str, question: Question, records: Sequence[str]) -> list[
 def _terms(
     name: str, family: str, client: IPv4Address | IPv6Address, record: str
 ) -> Iterator[Question]:
+    decided = False
     for term in record.split(" ")[1:]:
         match = _TERM.fullmatch(term)
         if match is None or "%" in term:
             continue
-        what, argument = match[1].lower().rstrip(":="), match[2].lstrip(":").lower().rstrip(".")
-        if what == "all" or (what in ("ip4", "ip6") and _holds(argument, match[3], client)):
-            return
-        if what == "ptr":
-            yield "PTR", str(client)
-        elif what in ("include", "redirect"):
+        what = (match[1] or match[2] or match[3]).lower()
+        argument = match[4].lower().removesuffix(".")
+        if what == "all" or (what in ("ip4", "ip6") and _holds(argument, match[5], client)):
+            decided = True
+        elif what == "exp":
+            # pyspf reads the explanation whatever the result.
             yield "TXT", argument
-        elif what in ("a", "exists"):
-            yield "A" if what == "exists" else family, argument or name
-        elif what == "mx":
-            yield "MX", argument or name
+        elif not decided:
+            yield from _asked(what, argument, name, family, str(client))
+
+
+def _asked(what: str, argument: str, name: str, family: str, client: str) -> Iterator[Question]:
+    if what == "ptr":
+        yield "PTR", client
+    elif what in ("include", "redirect"):
+        yield "TXT", argument
+    elif what == "exists":
+        yield "A", argument
+    elif what in ("a", "mx"):
+        yield family if what == "a" else "MX", argument or name
 
 
 def _holds(network: str, prefix: str | None, client: IPv4Address | IPv6Address) -> bool:

@@ -184,7 +184,7 @@ class Answers(JudgedTestCase):
         # The session goes on, and its next message is another one.
         self.finds()
         self.assertTrue((await self.send(caller=caller)).startswith(b"250"))
-        self.assertEqual(self.counters.messages_malware, 1)
+        self.assertEqual(self.house.counters.messages_malware, 1)
 
     async def test_tempfail_is_no_error_of_the_client(self) -> None:
         await self.open()

@@ -238,6 +238,36 @@ class DnsblTests(SynchronousTestCase):
         self.run_check(Stage.CONNECT, facts)
         self.assertEqual(self.names(self.run_check(Stage.MAIL, facts)), ["DNSBL_DBL_EXAMPLE_ORG"])
 
+    def test_short_of_time(self) -> None:
+        """A timeout that is longer than a check may take does not make the check late."""
+        self.scene = Scene(LISTS + "timeout = 1m\n[scan]\ncheck_timeout = 10s\n")
+        object.__setattr__(self.scene.world, "resolver", SilentResolver())
+        check = DnsblMaker().make(self.scene.site())
+        work = Deferred.fromCoroutine(check.check(Stage.CONNECT, stranger()))
+        self.scene.clock.advance(8.0)
+        self.assertEqual(self.successResultOf(work).symbols, ())
+
+    def test_gone_while_waiting(self) -> None:
+        """A transaction that ends while the client is still looked up leaves nothing behind."""
+        self.list("example.net.dbl.example.org", "127.0.1.2")
+        silent = SilentResolver()
+        resolver = self.scene.world.resolver
+        object.__setattr__(self.scene.world, "resolver", silent)
+        check = DnsblCheck(self.scene.site())
+        facts = stranger()
+        connect = Deferred.fromCoroutine(check.check(Stage.CONNECT, facts))
+        check._senders._resolver = resolver
+        mail = Deferred.fromCoroutine(check.check(Stage.MAIL, facts))
+        mail.addErrback(lambda _: None)
+        mail.cancel()
+        self.scene.clock.advance(5.0)
+        self.assertEqual(self.successResultOf(connect).symbols, ())
+
+    def test_contradiction(self) -> None:
+        """A limit that everybody reaches is a mistake in the ini."""
+        with self.assertRaises(ValueError):
+            DnsblMaker().make(Scene("[dnsbl]\nreject = 0\n").site())
+
     def test_no_lists(self) -> None:
         """Without lists there is nothing to do at any stage."""
         self.assertEqual(DnsblCheck(Scene().site()).stages, frozenset())

@@ -12,10 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mailsecure.config.scanning import ScanAction
 from mailsecure.errors import LocalFault
-from mailsecure.scan.checks import greyfile
+from mailsecure.scan.checks import greyfile, greylist
 from mailsecure.scan.checks.greyfile import FileBroken, GreyFile
 from mailsecure.scan.checks.greylist import TIDY_EVERY, WRITE_EVERY, GreylistCheck, GreylistMaker
-from mailsecure.scan.checks.greylisting import NETWORK, TRIPLE, Known
+from mailsecure.scan.checks.tables import NETWORK, TRIPLE, Known
 from mailsecure.scan.gossip import INTERVAL
 from mailsecure.scan.values import NOTHING, Facts, Stage
 from mailsecure.smtp.envelope import Recipient
@@ -346,6 +346,16 @@ class MemoryTests(Case):
         self.scene.clock.advance(WRITE_EVERY)
         self.assertIn("295 seconds", self.ask())
         self.stop(self.check)
+
+    def test_many(self) -> None:
+        """However many come within a few seconds, all are written."""
+        self.patch(greylist, "ROWS", 3)
+        for number in range(8):
+            self.ask(reverse_path=f"{'x' * number}@example.net")
+        self.scene.clock.advance(WRITE_EVERY)
+        self.assertEqual(self.check._memory.table.changes(9), [])
+        self.stop(self.check)
+        self.assertEqual(len(GreyFile(self.scene.state).open()), 8)
 
     def test_slow_disk(self) -> None:
         """One batch is written at a time, and a stop waits for it."""

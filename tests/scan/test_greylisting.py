@@ -14,17 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailsecure.errors import RemoteFault
 from mailsecure.scan.checks import greylisting
-from mailsecure.scan.checks.greylisting import (
-    NETWORK,
-    TRIPLE,
-    Greylist,
-    Known,
-    Ruling,
-    State,
-    Terms,
-    simplified,
-    triple_of,
-)
+from mailsecure.scan.checks.greylisting import Greylist, Ruling, State, Terms
+from mailsecure.scan.checks.tables import NETWORK, TRIPLE, Known
+from mailsecure.scan.checks.triples import simplified, triple_of
 
 NOW = 1_800_000_000
 DAY = 86400
@@ -220,9 +212,15 @@ class FileTests(Case):
         self.assertEqual(self.greylist.changes(9), rows)
         self.ask(after=300)
         self.ask(B)
+        self.ask("third")
         rows = self.greylist.changes(9)
         self.greylist.all_changed()
-        self.assertEqual(set(self.greylist.changes(9)), set(rows))
+        again = self.greylist.changes(3)
+        self.assertEqual(len(again), 3)
+        self.ask(B, after=300)
+        again += self.greylist.changes(9)
+        self.assertEqual({row.key for row in again}, {row.key for row in rows})
+        self.assertEqual(self.greylist.changes(9), [])
 
     def test_restart(self):
         """Read again, everything is as it was."""

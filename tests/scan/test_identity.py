@@ -11,8 +11,8 @@ from mailsecure.scan.checks.identity import (
     IdentityCheck,
     IdentityMaker,
     own_addresses,
-    own_names,
 )
+from mailsecure.scan.checks.naming import own_names
 from mailsecure.scan.values import Facts, Finding, Stage
 from mailsecure.testing.resolver import SERVFAIL
 
@@ -225,6 +225,33 @@ class SenderTests(Case):
         self.make("require_sender_domain = no")
         self.zone["example.net"] = SERVFAIL
         self.assertEqual(self.run_check(Stage.MAIL), Finding())
+
+
+class SilentTests(SynchronousTestCase):
+    """A DNS that does not answer."""
+
+    def test_in_time(self) -> None:
+        """It counts as the DNS's fault, well before the check would be late."""
+        for stage, ini, wanted in (
+            (Stage.CONNECT, "", []),
+            (Stage.CONNECT, "[identity]\nrequire_reverse_dns = yes", ["RDNS_FAULT"]),
+            (Stage.HELO, "", []),
+            (Stage.MAIL, "", ["SENDER_DNS_FAULT"]),
+        ):
+            scene = Scene(ini)
+
+            async def silent(name: str) -> object:
+                wait: Deferred[object] = Deferred()
+                return await wait
+
+            for method in ("ptr", "ipv4", "ipv6", "mx"):
+                self.patch(scene.resolver, method, silent)
+            check = IdentityMaker().make(scene.site())
+            work = Deferred.fromCoroutine(check.check(stage, stranger()))
+            self.assertNoResult(work)
+            scene.clock.advance(scene.config.scan.check_timeout * 0.45)
+            symbols = self.successResultOf(work).symbols
+            self.assertEqual([each.name for each in symbols], wanted)
 
 
 class OursTests(SynchronousTestCase):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
+import threading
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mailsecure.spool.api import (
@@ -21,8 +27,11 @@ from mailsecure.spool.api import (
     QuarantineListing,
     Settlement,
     SpoolBroken,
+    SpoolFull,
 )
+from mailsecure.spool.body import BodyStore, MemoryBody
 from mailsecure.spool.ids import MessageId
+from mailsecure.spool.reading import Reader
 from mailsecure.spool.sqlite import SqliteSpool
 from mailsecure.spool.values import MAX_SYMBOLS, MAX_TEXT
 from mailsecure.testing.spool import MemorySpool
@@ -367,6 +376,111 @@ class SqliteQuarantineTests(QuarantineContract, TestCase):
         if not hasattr(self, "directory"):
             self.directory = Path(self.mktemp())
         return SqliteSpool(self.directory, SETTINGS, real_world())
+
+    def segments(self) -> list[str]:
+        """Return the names of the segment files."""
+        return sorted(path.name for path in (self.directory / "segments").iterdir())
+
+    async def reopen(self) -> None:
+        """Close and open again."""
+        await self.spool.close()
+        self.spool = self.make()
+        await self.spool.open()
+
+    async def test_compressed(self) -> None:
+        """Who is alone in the quarantine takes less room; the account says how much."""
+        line = b"line of text\r\n"
+        small, large = await self.held(body=line * 60), await self.held(body=line * 60_000)
+        noise = await self.held(body=os.urandom(3000))
+        listings = await self.spool.quarantined(QuarantineFilter(), 9)
+        self.assertEqual([each.octets for each in listings], [840, 840_000, 3000])
+        self.assertLess(listings[0].stored, 100)
+        self.assertLess(listings[1].stored, 5000)
+        self.assertEqual(listings[2].stored, 3000)
+        stored = sum(each.stored for each in listings)
+        for _ in range(2):
+            self.assertEqual(await self.spool.quarantine_totals(), (3, 3, stored))
+            self.assertEqual(len(await self.content_of(large.id)), 840_000)
+            found = await self.spool.quarantine_content(small.id)
+            assert found is not None
+            self.assertFalse(found.message.body.in_memory)
+            await self.reopen()
+        await self.spool.release_quarantined([small.id, large.id, noise.id], 5.0)
+        for queued in await self.due():
+            self.assertEqual(len(b"".join(queued.body.pieces())), queued.body.octets)
+
+    async def test_segments_of_its_own(self) -> None:
+        """What is held for long does not keep the room of what is queued for a moment."""
+        queued = []
+        for _ in range(6):
+            queued.append(await self.accepted(body=os.urandom(3000)))
+            await self.held(body=os.urandom(3000))
+        await self.accepted("a@one.example", "b@one.example", held=(1,), body=os.urandom(3000))
+        self.assertEqual(len(self.segments()), 7)
+        for each in queued:
+            await self.spool.settle(Settlement(each.id, done=(0,)))
+        # Four of the quarantine, and the one that the queue's next body goes to.
+        self.assertEqual(len(self.segments()), 5)
+        await self.reopen()
+        self.assertEqual(len(self.segments()), 4)
+        ids = [each.id for each in await self.spool.quarantined(QuarantineFilter(), 99)]
+        await self.spool.delete_quarantined(ids[:4])
+        self.assertEqual(len(self.segments()), 2)
+        self.assertEqual(len(await self.content_of(ids[5])), 3000)
+
+    async def test_damaged(self) -> None:
+        """Octets that the disk has changed are a fault, not a message."""
+        message = await self.held(body=b"".join(b"%d\r\n" % n for n in range(9000)))
+        (name,) = self.segments()
+        path = self.directory / "segments" / name
+        octets = bytearray(path.read_bytes())
+        octets[len(octets) // 2] ^= 16
+        path.write_bytes(octets)
+        with self.assertRaises(SpoolBroken):
+            await self.content_of(message.id)
+
+    async def test_no_room_to_compress(self) -> None:
+        """A message that cannot be compressed is refused; the others are not."""
+        full = OSError(errno.ENOSPC, "full")
+        self.patch(BodyStore, "open_file", mock.Mock(side_effect=full))
+        refused = new_message(held=(0,))
+        refused.body = MemoryBody([os.urandom(2 << 20), bytes(1 << 20)])
+        await self.assertFailure(self.spool.accept(refused), SpoolFull)
+        message = await self.held()
+        self.assertTrue(self.spool.health().well)
+        self.assertEqual(await self.listed(), [message.id])
+
+    async def test_refused_is_forgotten(self) -> None:
+        """What was refused although its commit reached the disk does not come back."""
+        mixed = await self.accepted("a@one.example", "b@one.example", held=(1,))
+        message = await self.held()
+        assert isinstance(self.spool, SqliteSpool)
+        assert self.spool._storage is not None
+        self.spool._storage.note_refused([mixed, message])
+        await self.reopen()
+        self.assertEqual(await self.spool.totals(), (0, 0, 0))
+        self.assertEqual(await self.spool.quarantine_totals(), (0, 0, 0))
+        self.assertEqual(await self.listed(), [])
+
+    async def test_a_search_does_not_outlive_the_spool(self) -> None:
+        """To close does not wait for whoever looks for a word in a million subjects."""
+        asked = threading.Event()
+
+        def endless(reader: Reader) -> None:
+            asked.set()
+            reader._query(
+                "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n)"
+                " SELECT count(*) FROM n"
+            ).fetchone()
+
+        assert isinstance(self.spool, SqliteSpool)
+        question = self.spool._ask(endless, self.spool._searcher)
+        while not asked.is_set():
+            await deferLater(reactor, 0.001)
+        # The queue is not held up by it.
+        self.assertEqual(await self.spool.totals(), (0, 0, 0))
+        await self.spool.close()
+        await self.assertFailure(question, SpoolBroken)
 
 
 class MemoryQuarantineTests(QuarantineContract, TestCase):

@@ -39,6 +39,8 @@ NOTE = "dnsbl"
 _STANDING = "dnsbl.standing"
 #: Seconds for the words of a list about a client that is refused, at most.
 _REASON_WITHIN = 2.0
+#: How much of [scan] check_timeout lists may take at most.
+_SHARE = 0.8
 #: Lists named to a client that is refused.
 _NAMED = 3
 
@@ -56,13 +58,12 @@ class _Standing:
         self._settled = True
         waiting, self._waiting = self._waiting, []
         for each in waiting:
-            if not each.called:
-                each.callback(None)
+            each.callback(None)
 
     async def known(self) -> Sequence[Listing]:
         """Return the listings once they are there."""
         if not self._settled:
-            wait: Deferred[None] = Deferred()
+            wait: Deferred[None] = Deferred(self._waiting.remove)
             self._waiting.append(wait)
             await wait
         return self.listings
@@ -76,9 +77,10 @@ class DnsblCheck:
     def __init__(self, site: Site) -> None:
         settings = site.config.dnsbl
         self._reject = settings.reject
-        self._timeout = settings.timeout
-        self._clients = ListAsker(site.world, settings.lists, settings.timeout)
-        self._senders = ListAsker(site.world, settings.sender_lists, settings.timeout)
+        # A list that is late must not make a check that is late: that would be a failure.
+        timeout = self._timeout = min(settings.timeout, _SHARE * site.config.scan.check_timeout)
+        self._clients = ListAsker(site.world, settings.lists, timeout)
+        self._senders = ListAsker(site.world, settings.sender_lists, timeout)
         stages = {Stage.CONNECT: self._clients, Stage.MAIL: self._senders}
         self.stages = frozenset(stage for stage, lists in stages.items() if lists)
         self._clock = site.world.clock
@@ -136,10 +138,8 @@ class DnsblCheck:
         black = sorted((each for each in listings if each.score > 0), key=lambda each: -each.score)
         zones = ", ".join(public_zone(each.zone) for each in black[:_NAMED])
         about = " and ".join(dict.fromkeys(each.about for each in black))
-        said = ""
         within = min(left, _REASON_WITHIN)
-        if black and within > 0:
-            said = await lists.reason(black[0], within)
+        said = await lists.reason(black[0], within) if within > 0 else ""
         return Symbol(
             "DNSBL_REFUSED",
             reason=f"{about}: {zones}",

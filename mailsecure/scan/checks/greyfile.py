@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...errors import LocalFault
-from .greylisting import LONGEST_KEY, MAX_NETWORKS, MAX_PASSED, MAX_WAITING, NETWORK, TRIPLE, Known
+from .greylisting import LONGEST_KEY, MAX_NETWORKS, MAX_PASSED, MAX_WAITING
+from .tables import NETWORK, TRIPLE, Known
 
 __all__ = ["FileBroken", "GreyFile"]
 

@@ -37,8 +37,10 @@ from ..gossip import Gossip
 from ..values import NOTHING, Facts, Finding, Stage, Symbol
 from . import dnsbl
 from .greyfile import FileBroken, GreyFile
-from .greylisting import Greylist, Known, Ruling, Terms, triple_of
+from .greylisting import Greylist, Ruling, Terms
 from .matching import is_listed_mailbox, is_listed_name, is_within, network_of, read_address
+from .tables import Known
+from .triples import triple_of
 
 __all__ = ["GreylistCheck", "GreylistMaker", "Memory"]
 
@@ -86,9 +88,8 @@ class Memory:
         self._gossip.stop()
         if self._writing is not None:
             await self._writing
-        while rows := self.table.changes(ROWS):
-            if not await self._write(rows):
-                break
+        while (rows := self.table.changes(ROWS)) and await self._write(rows):
+            pass
         await self._world.in_thread(self._file.close)
 
     def _open(self) -> None:
@@ -115,7 +116,11 @@ class Memory:
 
     async def _write_and_tidy(self, rows: list[Known]) -> None:
         try:
-            if await self._write(rows) and self._since_tidy >= TIDY_EVERY:
+            written = await self._write(rows)
+            while written and self.running and len(rows) == ROWS:
+                rows = self.table.changes(ROWS)
+                written = await self._write(rows)
+            if written and self._since_tidy >= TIDY_EVERY:
                 self._since_tidy = 0
                 now, terms = self._world.wall(), self.table.terms
                 await self._in_file(self._file.tidy, now - terms.retry_within, now - terms.remember)

@@ -1,20 +1,15 @@
 """Who came before: the memory of greylisting (pure).
 
-What is remembered is the *triple*: the network of the client, the reverse-path, the recipient.
+What is remembered is the *triple*: the network of the client, the reverse-path, the recipient
+(:mod:`.triples`).
 A stranger's triple is new and has to wait for ``delay``; when it comes again within
 ``retry_within`` it has passed, and is known for ``remember`` since it last came.  A network
 that passed with ``trust_after`` triples is trusted: it has shown that it comes again, and
 making it do so once more for each new pair of people teaches us nothing.  ``now`` is Unix
 seconds, because a triple has to be known after a reboot, and at another node.
 
-A triple is kept as a digest: that bounds what it takes however long addresses are, and tells
-nobody who reads our disk or our links who writes to whom.
-
 Strangers fill a table of their own, so that a flood of them pushes out other strangers, who
 wait a little longer, and never those who passed.  Of each table the longest unused goes first.
-
-The reverse-path is simplified (:func:`simplified`), as lists and forwarders write a new one
-for each message.
 
 All nodes of a cluster know the same (:mod:`..gossip`).  Rows say what *is*, not what changed:
 hearing one twice does no harm, and where two nodes know different things the one that is kinder
@@ -24,16 +19,16 @@ to the client wins.  Rows are also what :mod:`.greyfile` keeps; :mod:`.greylist`
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any
 
 from ...errors import RemoteFault
-from .matching import digest
+from .tables import NETWORK, TRIPLE, Known, Record, Table
 
-__all__ = ["Greylist", "Known", "Ruling", "State", "Terms", "simplified", "triple_of"]
+__all__ = ["Greylist", "Ruling", "State", "Terms"]
 
 #: Strangers, triples that passed and networks that are remembered; some 300 octets each.
 MAX_WAITING = 50_000
@@ -49,13 +44,6 @@ RENEWED = 50
 LONGEST_KEY = 64
 LATEST = 1 << 40
 MOST_TIMES = 1000
-
-TRIPLE, NETWORK = "t", "n"
-
-_BATV = re.compile(r"prvs=[0-9a-f]{6,12}=(.+)")
-_SRS0 = re.compile(r"srs0[=+-][^=]+=[^=]+=(.+)")
-_SRS1 = re.compile(r"srs1[=+-][^=]+=([^=]+)=[=+-][^=]+=[^=]+=(.+)")
-_NUMBERED = re.compile(r"[0-9a-z]*[0-9][0-9a-z]*")
 
 
 class State(Enum):
@@ -90,96 +78,6 @@ class Terms:
     trust_after: int
 
 
-class Known(NamedTuple):
-    """One row: ``kind`` is :data:`TRIPLE` or :data:`NETWORK`, times are Unix seconds.
-
-    ``times`` is how often a network passed, and for a triple 1 if it passed, 0 if it waits.
-    """
-
-    kind: str
-    key: str
-    first: int
-    last: int
-    times: int
-
-
-def simplified(reverse_path: str) -> str:
-    """Return a reverse-path without what changes from message to message.
-
-    What is cut away: the case; a tag behind ``+``; the tag of BATV (``prvs=…=user``); hash and
-    day of SRS (``SRS0=hash=day=domain=user``); and every word with a digit in it becomes ``#``
-    (``bounce-20261130-a7f3@`` is ``bounce-#-#@``).  That two people become one by that costs
-    nothing: the network and the recipient are still theirs.
-    """
-    local, at, domain = reverse_path.lower().rpartition("@")
-    if batv := _BATV.fullmatch(local):
-        local = batv[1]
-    if srs := _SRS0.fullmatch(local) or _SRS1.fullmatch(local):
-        local = "=".join(("srs", *srs.groups()))
-    local = local.partition("+")[0] or local
-    return f"{_NUMBERED.sub('#', local)}{at}{domain}"
-
-
-def triple_of(network: str, reverse_path: str, recipient: str) -> str:
-    """Return the digest of a triple."""
-    return digest(network, simplified(reverse_path), recipient.lower())
-
-
-class _Record:
-    __slots__ = ("first", "last", "times", "written")
-
-    def __init__(self, first: int, last: int, times: int) -> None:
-        self.first = first
-        self.last = last
-        self.times = times
-        #: The ``last`` that was written down.
-        self.written = last
-
-
-class _Table:
-    """Records by key, bounded; the front is what goes first.  ``lifetime`` counts from last."""
-
-    def __init__(self, kind: str, capacity: int, lifetime: float) -> None:
-        self.kind = kind
-        self.lifetime = lifetime
-        self.records: dict[str, _Record] = {}
-        self._capacity = capacity
-
-    def find(self, key: str, now: int) -> _Record | None:
-        """Return what is remembered still."""
-        record = self.records.get(key)
-        if record is not None and now - record.last > self.lifetime:
-            del self.records[key]
-            return None
-        return record
-
-    def put(self, key: str, record: _Record) -> None:
-        """Remember, as the last to go."""
-        self.records.pop(key, None)
-        if len(self.records) >= self._capacity:
-            del self.records[next(iter(self.records))]
-        self.records[key] = record
-
-    def trim(self, now: int) -> None:
-        """Forget the one at the front if its time is over."""
-        for key in self.records:
-            self.find(key, now)
-            return
-
-    def newest(self, now: int, most: int) -> list[Known]:
-        """Return at most ``most`` rows, the last to go first."""
-        rows: list[Known] = []
-        for key, record in reversed(self.records.items()):
-            if len(rows) >= most:
-                break
-            if now - record.last <= self.lifetime:
-                rows.append(self.row(key, record))
-        return rows
-
-    def row(self, key: str, record: _Record) -> Known:
-        return Known(self.kind, key, record.first, record.last, record.times)
-
-
 class Greylist:
     """See the module's text (:class:`mailsecure.scan.gossip.Shared`).
 
@@ -187,10 +85,12 @@ class Greylist:
     """
 
     def __init__(self, terms: Terms, telling: bool = False) -> None:
-        self._waiting = _Table(TRIPLE, MAX_WAITING, terms.retry_within)
-        self._passed = _Table(TRIPLE, MAX_PASSED, terms.remember)
-        self._networks = _Table(NETWORK, MAX_NETWORKS, terms.remember)
+        self._waiting = Table(TRIPLE, MAX_WAITING, terms.retry_within)
+        self._passed = Table(TRIPLE, MAX_PASSED, terms.remember)
+        self._networks = Table(NETWORK, MAX_NETWORKS, terms.remember)
         self._unsaved: dict[tuple[str, str], None] = {}
+        #: What is to be written besides, because the file is lost: keys by table.
+        self._lost: list[tuple[Table, list[str]]] = []
         self._untold: dict[tuple[str, str], None] | None = {} if telling else None
         self.reconfigure(terms)
 
@@ -228,27 +128,27 @@ class Greylist:
         waits = self._waiting.find(triple, second)
         if waits is None or waits.first > second:
             # The latter where the clock was set back: it begins anew.
-            self._waiting.put(triple, _Record(second, second, 0))
+            self._waiting.put(triple, Record(second, second, 0))
             self._note(TRIPLE, triple)
             return Ruling(State.NEW, max(1, math.ceil(self.terms.delay)))
         left = math.ceil(waits.first + self.terms.delay - now)
         if left > 0:
             return Ruling(State.WAITING, left)
         del self._waiting.records[triple]
-        self._passed.put(triple, _Record(waits.first, second, 1))
+        self._passed.put(triple, Record(waits.first, second, 1))
         self._note(TRIPLE, triple)
         self._count_pass(network, trust, second)
         return Ruling(State.PASSED)
 
-    def _count_pass(self, network: str, trust: _Record | None, second: int) -> None:
+    def _count_pass(self, network: str, trust: Record | None, second: int) -> None:
         if trust is None:
-            trust = _Record(second, second, 0)
+            trust = Record(second, second, 0)
         trust.times = min(trust.times + 1, MOST_TIMES)
         trust.last = max(trust.last, second)
         self._networks.put(network, trust)
         self._note(NETWORK, network)
 
-    def _use(self, table: _Table, key: str, record: _Record, second: int) -> None:
+    def _use(self, table: Table, key: str, record: Record, second: int) -> None:
         """It came again: it goes last, and that is written down now and then."""
         record.last = max(record.last, second)
         table.put(key, record)
@@ -269,7 +169,16 @@ class Greylist:
 
     def changes(self, most: int) -> list[Known]:
         """Return at most ``most`` rows that are not in the file, and take them as written."""
-        return self._take(self._unsaved, most)
+        rows = self._take(self._unsaved, most)
+        while self._lost and len(rows) < most:
+            table, keys = self._lost[-1]
+            while keys and len(rows) < most:
+                record = table.records.get(key := keys.pop())
+                if record is not None:
+                    rows.append(table.row(key, record))
+            if not keys:
+                self._lost.pop()
+        return rows
 
     def not_written(self, rows: Iterable[Known]) -> None:
         """The rows could not be written: they are to be written later."""
@@ -278,18 +187,17 @@ class Greylist:
 
     def all_changed(self) -> None:
         """The file is lost: everything is to be written."""
-        for table in (self._networks, self._passed, self._waiting):
-            for key in table.records:
-                self._to_write(table.kind, key)
+        tables = (self._waiting, self._passed, self._networks)
+        self._lost = [(table, list(table.records)) for table in tables]
 
     def load(self, rows: Iterable[Known]) -> None:
         """Remember what the file holds; the longest unused come first."""
         for row in rows:
-            self._table(row).put(row.key, _Record(row.first, row.last, row.times))
+            self._table(row).put(row.key, Record(row.first, row.last, row.times))
 
     def _take(self, notes: dict[tuple[str, str], None], most: int) -> list[Known]:
         rows = []
-        for kind, key in list(notes)[:most]:
+        for kind, key in list(islice(notes, most)):
             del notes[kind, key]
             tables = (self._networks,) if kind == NETWORK else (self._passed, self._waiting)
             for table in tables:
@@ -299,7 +207,7 @@ class Greylist:
                     break
         return rows
 
-    def _table(self, row: Known) -> _Table:
+    def _table(self, row: Known) -> Table:
         if row.kind == NETWORK:
             return self._networks
         return self._passed if row.times else self._waiting
@@ -339,11 +247,11 @@ class Greylist:
             passed = self._passed.find(row.key, second) is not None
             if passed or (mine is not None and mine.first <= row.first):
                 return
-            table.put(row.key, _Record(row.first, row.first, 0))
+            table.put(row.key, Record(row.first, row.first, 0))
         else:
             self._waiting.records.pop(row.key, None)
             if mine is None:
-                mine = _Record(row.first, row.last, row.times)
+                mine = Record(row.first, row.last, row.times)
             elif mine.last >= row.last and mine.times >= row.times:
                 return
             mine.last, mine.times = max(mine.last, row.last), max(mine.times, row.times)

@@ -16,12 +16,13 @@ client comes again.  Clients in ``[relay] networks`` are not checked.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 import netifaces
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
@@ -33,10 +34,16 @@ from ...world import DnsAbsent, DnsFault
 from ..api import ICheckMaker, Site
 from ..values import NOTHING, AuthResult, Facts, Finding, Stage, Symbol
 from .matching import Address, read_address
-from .naming import FORGED, LITERAL_FALSE, NOT_FQDN, Ours, judge_helo
+from .naming import FORGED, LITERAL_FALSE, NOT_FQDN, Ours, judge_helo, own_names
 
 __all__ = ["IdentityCheck", "IdentityMaker"]
 
+_T = TypeVar("_T")
+Question = Coroutine[Deferred[Any], Any, _T]
+
+#: How much of [scan] check_timeout one question may take: at most two come one after the
+#: other, and a DNS that is late must not make a check that is late, which would be a failure.
+_SHARE = 0.4
 #: Names of one client that are looked up (as RFC 7208 §4.6.4 has it for "ptr").
 MAX_NAMES = 10
 SCORES = {
@@ -69,6 +76,8 @@ class IdentityCheck:
         self._settings = site.config.identity
         self._domains = site.config.domains
         self._resolver = site.world.resolver
+        self._clock = site.world.clock
+        self._limit = _SHARE * site.config.scan.check_timeout
         self._ours = ours
 
     async def check(self, stage: Stage, facts: Facts) -> Finding:
@@ -88,7 +97,7 @@ class IdentityCheck:
         if address is None:
             return NOTHING
         try:
-            names = _hosts(await self._resolver.ptr(str(address)))
+            names = _hosts(await self._answer(self._resolver.ptr(str(address))))
         except DnsAbsent:
             names = []
         except DnsFault as fault:
@@ -134,7 +143,7 @@ class IdentityCheck:
     async def _leads_back(self, name: str, address: Address) -> Found:
         ask = self._resolver.ipv4 if address.version == 4 else self._resolver.ipv6
         try:
-            found = await ask(name)
+            found = await self._answer(ask(name))
         except DnsAbsent:
             return Found.NO
         except DnsFault:
@@ -163,7 +172,7 @@ class IdentityCheck:
 
     async def _exists(self, name: str) -> Found:
         found = await self._side_by_side(
-            _any_of(ask(name))
+            self._has_any(ask(name))
             for ask in (self._resolver.ipv4, self._resolver.ipv6, self._resolver.mx)
         )
         return _best(found)
@@ -175,7 +184,7 @@ class IdentityCheck:
         if not domain or domain.startswith("[") or domain in self._domains:
             return NOTHING
         try:
-            exchangers = await self._resolver.mx(domain)
+            exchangers = await self._answer(self._resolver.mx(domain))
             if any(each.host for each in exchangers):
                 return NOTHING
             return self._no_mx(f"{domain} takes no mail (null MX)", "5.7.27")
@@ -191,7 +200,7 @@ class IdentityCheck:
 
     async def _has_address(self, name: str) -> Found:
         asked = (self._resolver.ipv4, self._resolver.ipv6)
-        return _best(await self._side_by_side(_any_of(ask(name)) for ask in asked))
+        return _best(await self._side_by_side(self._has_any(ask(name)) for ask in asked))
 
     def _no_mx(self, reason: str, status: str) -> Finding:
         # RFC 7505 §4.2 and RFC 3463 §3.2 give the codes.
@@ -208,21 +217,29 @@ class IdentityCheck:
         reply = f"4.1.8 Sender address: {domain} cannot be looked up now"
         return Finding((Symbol("SENDER_DNS_FAULT", 0.0, reason, ScanAction.TEMPFAIL, reply=reply),))
 
-    async def _side_by_side(self, questions: Any) -> list[Found]:
+    # -- questions
+
+    async def _answer(self, question: Question[_T]) -> _T:
+        """Return the answer; DnsAbsent, or DnsFault where it does not come in time."""
+        try:
+            return await Deferred.fromCoroutine(question).addTimeout(self._limit, self._clock)
+        except DeferredTimeout:
+            raise DnsFault("no answer in time") from None
+
+    async def _has_any(self, question: Question[object]) -> Found:
+        try:
+            await self._answer(question)
+        except DnsAbsent:
+            return Found.NO
+        except DnsFault:
+            return Found.FAULT
+        return Found.YES
+
+    async def _side_by_side(self, questions: Iterable[Question[Found]]) -> list[Found]:
         found: list[Found] = await gatherResults(
             [Deferred.fromCoroutine(each) for each in questions], consumeErrors=True
         )
         return found
-
-
-async def _any_of(question: Awaitable[Sequence[object]]) -> Found:
-    try:
-        await question
-    except DnsAbsent:
-        return Found.NO
-    except DnsFault:
-        return Found.FAULT
-    return Found.YES
 
 
 def _best(found: Collection[Found]) -> Found:
@@ -260,15 +277,6 @@ def own_addresses(config: Config) -> frozenset[str]:
                 if address is not None:
                     found.add(str(address))
     return frozenset(found)
-
-
-def own_names(config: Config) -> frozenset[str]:
-    """Return our host name and the domains that [domains] names.
-
-    Not what is below ``.example.com``: a host there may well be somebody else's, and send.
-    """
-    domains = {each for each in config.domains if each[0] not in ".*"}
-    return frozenset(domains | {config.node.hostname})
 
 
 @implementer(IPlugin, ICheckMaker)

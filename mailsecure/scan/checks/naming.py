@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from ...config.model import Config
 from ...errors import RemoteFault
 from ...smtp.grammar import canonical_domain
 from .matching import read_address
 
-__all__ = ["FORGED", "LITERAL_FALSE", "NOT_FQDN", "Greeting", "Ours", "judge_helo"]
+__all__ = ["FORGED", "LITERAL_FALSE", "NOT_FQDN", "Greeting", "Ours", "judge_helo", "own_names"]
 
 FORGED = "HELO_FORGED"
 LITERAL_FALSE = "HELO_LITERAL_FALSE"
@@ -36,6 +37,15 @@ class Ours:
     def is_us(self, address: str) -> bool:
         """Say whether ``address`` (shortest form) is this machine."""
         return address in self.addresses or address == "::1" or address.startswith("127.")
+
+
+def own_names(config: Config) -> frozenset[str]:
+    """Return our host name and the domains that [domains] names.
+
+    Not what is below ``.example.com``: a host there may well be somebody else's, and send.
+    """
+    domains = {each for each in config.domains if each[0] not in ".*"}
+    return frozenset(domains | {config.node.hostname})
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from ...errors import RemoteFault
@@ -26,7 +27,7 @@ __all__ = ["Amount", "Windows"]
 #: Keys that are counted; some 300 octets each.
 MAX_KEYS = 50_000
 #: Rows that a node is told that knows nothing.
-EVERYTHING = 5_000
+EVERYTHING = 2_000
 #: Bounds of what others may say.
 LONGEST_KEY = 64
 MOST = 1_000_000_000
@@ -61,6 +62,7 @@ class _Record:
             self.began += windows * window
 
     def amount(self, window: float, now: float) -> Amount:
+        """Return what is within the window that ends now."""
         left = max(0.0, 1.0 - (now - self.began) / window)
         return Amount(
             self.messages + left * self.before_messages,
@@ -117,7 +119,7 @@ class Windows:
     def news(self, most: int) -> list[list[Any]]:
         """See :class:`..gossip.Shared`."""
         news = self._news or {}
-        return [[MORE, key, *news.pop(key)] for key in list(news)[:most]]
+        return [[MORE, key, *news.pop(key)] for key in list(islice(news, most))]
 
     def everything(self, now: float) -> list[list[Any]]:
         """See :class:`..gossip.Shared`: who sent last."""

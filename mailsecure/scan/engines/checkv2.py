@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import isnan
 from typing import Any
 
@@ -89,7 +90,7 @@ def opinion(answer: Answer) -> Opinion:
         line(str(value["action"]), 40).lower(),
         _symbols(value.get("symbols")),
         _reply(value.get("messages")),
-        tuple(_edits(milter)) if isinstance(milter, dict) else (),
+        tuple(islice(_edits(milter), MAX_FIELDS)) if isinstance(milter, dict) else (),
         _new_subject(wanted) if isinstance(wanted, str) else (),
     )
 

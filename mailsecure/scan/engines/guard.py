@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as TooLate
 from twisted.logger import Logger
 
@@ -74,10 +74,15 @@ class Engine(Protocol):
 
 @dataclass(slots=True)
 class _Visit:
-    """One message's: ``ticket`` is the breaker's, None as long as it waits for its turn."""
+    """One message's.
+
+    ``ticket`` is the breaker's, None as long as it waits for its turn, which ``began`` then;
+    ``late`` is why its time was over, "" where it was not.
+    """
 
     ticket: int | None = None
     began: float = 0.0
+    late: str = ""
 
 
 class EngineCheck:
@@ -144,21 +149,20 @@ class EngineCheck:
             return self._too_large(content.octets)
         visit = _Visit()
         work = Deferred.fromCoroutine(self._visit(visit, facts, content))
-        work.addTimeout(self._settings.timeout, self._clock)
+        deadline = self._clock.callLater(self._settings.timeout, self._expire, visit, work)
         try:
             finding = await work
         except Unscannable as fault:
             finding = _unscannable(str(fault))
-        except (Crowded, Refused) as fault:
-            return self._failed(str(fault))
-        except TooLate:
-            return self._failed(self._late(visit))
-        except (RemoteFault, ScannerFault) as fault:
-            return self._failed(self._faulty(visit, line(str(fault))))
+        except CancelledError:
+            if not visit.late:
+                raise
+            return self._failed(visit.late)
+        except (Crowded, RemoteFault, ScannerFault) as fault:
+            return self._failed(line(str(fault)))
         finally:
-            if visit.ticket is not None:
-                # Of no effect where the visit proved something.
-                self._breaker.left(visit.ticket, self._clock.seconds())
+            if deadline.active():
+                deadline.cancel()
         self._found += any(map(self._counts, finding.symbols))
         return finding
 
@@ -169,12 +173,39 @@ class EngineCheck:
             visit.began = self._clock.seconds()
             visit.ticket = self._breaker.enter(visit.began)
             try:
-                finding = await self._engine.scan(facts, content)
-            except Unscannable:
-                self._judged(visit)
-                raise
+                return await self._scan(visit, facts, content)
+            finally:
+                # Of no effect where the visit proved something.
+                self._leave(visit)
+
+    async def _scan(self, visit: _Visit, facts: Facts, content: Content) -> Finding:
+        """Ask the engine, and tell the breaker before anybody else has the turn."""
+        try:
+            finding = await self._engine.scan(facts, content)
+        except Unscannable:
             self._judged(visit)
-            return finding
+            raise
+        except Refused:
+            raise
+        except (RemoteFault, ScannerFault) as fault:
+            self._faulty(visit, line(str(fault)))
+            raise
+        except CancelledError:
+            # With less time than that the engine had no fair chance: it is busy, not down.
+            if visit.late and self._clock.seconds() - visit.began >= self._settings.timeout / 2:
+                visit.late = f"no answer within {self._settings.timeout:g} s"
+                self._faulty(visit, visit.late)
+            raise
+        self._judged(visit)
+        return finding
+
+    def _expire(self, visit: _Visit, work: Deferred[Finding]) -> None:
+        visit.late = "it had to wait too long for its turn"
+        work.cancel()
+
+    def _leave(self, visit: _Visit) -> None:
+        if visit.ticket is not None:
+            self._breaker.left(visit.ticket, self._clock.seconds())
 
     def _may_enter(self) -> None:
         if not self._breaker.would_enter(self._clock.seconds()):
@@ -188,16 +219,9 @@ class EngineCheck:
             self._breaker.succeeded(visit.ticket)
             self._back()
 
-    def _late(self, visit: _Visit) -> str:
-        limit = f"{self._settings.timeout:g} s"
-        if visit.ticket is None:
-            return f"its turn did not come within {limit}"
-        return self._faulty(visit, f"no answer within {limit}")
-
-    def _faulty(self, visit: _Visit, why: str) -> str:
+    def _faulty(self, visit: _Visit, why: str) -> None:
         if visit.ticket is not None:
             self._strike(visit.ticket, why)
-        return why
 
     def _failed(self, why: str) -> Finding:
         """Return what a message gets that was not judged."""

@@ -19,14 +19,19 @@ from ipaddress import ip_address
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP6ClientEndpoint,
     UNIXClientEndpoint,
     wrapClientTLS,
 )
-from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
+from twisted.internet.error import (
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionDone,
+    ConnectionLost,
+)
 from twisted.internet.interfaces import IPushProducer, ISSLTransport, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import optionsForClientTLS
@@ -322,6 +327,9 @@ class Wires:
     async def _connect(self, endpoint: Any) -> Wire:
         try:
             wire: Wire = await endpoint.connect(self._factory)
+        except ConnectingCancelledError:
+            # An endpoint's own word for it; deadlines know the usual one.
+            raise CancelledError from None
         except (ConnectError, ConnectionLost, ConnectionDone, OSError):
             why = words_of(Failure())
             raise ScannerFault(f"cannot connect to {self._place}: {why}") from None

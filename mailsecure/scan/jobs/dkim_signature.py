@@ -74,7 +74,8 @@ def read_signature(name: bytes, value: bytes, now: float, sealed: bool = False) 
     if algorithm not in _ALGORITHMS:
         raise SignatureFault("neutral", "unknown algorithm")
     try:
-        header, body = split_policy(tags.get("c", "relaxed/relaxed" if sealed else "simple"))
+        # A seal has no c= (RFC 8617 §4.1.3).
+        header, body = split_policy("relaxed" if sealed else tags.get("c", "simple"))
     except BadCanonicalization as bad:
         raise SignatureFault("neutral", str(bad)) from None
     return Signature(

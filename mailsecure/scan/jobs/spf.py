@@ -20,6 +20,7 @@ __all__ = ["evaluate"]
 #: What pyspf lets slip where a record is bad enough: all of it is the record's fault.
 _SLIPS = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 _LONGEST_EXPLANATION = 200
+_LONGEST_TERM = 512
 
 
 def evaluate(arguments: dict[str, Any], octets: bytes) -> dict[str, Any]:
@@ -100,6 +101,22 @@ class _Query(spf.query):  # type: ignore[misc]
             if self.void_lookups > spf.MAX_VOID_LOOKUPS:
                 raise spf.PermError("Too many look-ups without an answer")
         return [_record(qtype, text) for text in texts]
+
+
+    def expand_domain(self, arg: str) -> str:
+        """Expand the macros of a domain, if it is not too long to be one."""
+        return str(super().expand_domain(_bounded(arg)))
+
+    def expand(self, s: str, stripdot: bool = True) -> str:
+        """Expand macros (RFC 7208 §7)."""
+        return str(super().expand(_bounded(s), stripdot))
+
+
+def _bounded(text: str) -> str:
+    """Refuse what takes pyspf's expressions quadratic time."""
+    if len(text) > _LONGEST_TERM:
+        raise spf.PermError(f"term of more than {_LONGEST_TERM} characters")
+    return text
 
 
 def _record(kind: str, text: str) -> Any:

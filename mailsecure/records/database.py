@@ -1,0 +1,76 @@
+"""What is different between the databases, as one Protocol.
+
+:class:`.sqlite.Sqlite` and :class:`.postgresql.Postgresql` keep it; :mod:`.store` writes and
+:mod:`.reading` reads through it.  Everything here blocks, and is called in the threads of
+:mod:`.service` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from sqlalchemy import ColumnElement, Connection, Engine, Select
+from sqlalchemy.exc import SQLAlchemyError
+
+__all__ = ["Database", "Trouble", "reason_of"]
+
+
+class Trouble(Exception):
+    """The database cannot do something now; the text is one line for people."""
+
+
+class Database(Protocol):
+    """One kind of database, at one place."""
+
+    #: How a value is written in a statement, as the driver wants it.
+    mark: str
+
+    def engine(self) -> Engine:
+        """Return an engine that keeps no connections; LocalFault where there is no driver."""
+
+    def connect(self, engine: Engine, deadline: float = 0.0) -> Connection:
+        """Return a connection; each of its questions may take ``deadline`` seconds (0: any)."""
+
+    def is_about_data(self, error: SQLAlchemyError) -> bool:
+        """Say whether what was written is at fault, and not the database."""
+
+    def size(self, connection: Connection) -> int:
+        """Return the octets that the history takes, what can be used again left out."""
+
+    def reclaim(self, connection: Connection) -> bool:
+        """Give some free space back to the disk; return whether there is more to give."""
+
+    def forget_subjects(self, connection: Connection, before: int) -> None:
+        """Take messages below id ``before`` out of the index of subjects; a slice of them."""
+
+    def hindrance(self, connection: Connection) -> str:
+        """Return why searches are slow here, or ""."""
+
+    def contains(self, column: ColumnElement[str], part: str) -> ColumnElement[bool]:
+        """Return the condition that ``part`` is in ``column``, whatever the case."""
+
+    def among(self, column: ColumnElement[int], ids: Sequence[int]) -> ColumnElement[bool]:
+        """Return the condition that ``column`` is one of ``ids``."""
+
+    def names(self, part: str, limit: int) -> Select[Any]:
+        """Return the question for the ids of names with ``part``, ``limit`` at most."""
+
+    def subjects(
+        self, connection: Connection, part: str, since: int, until: int
+    ) -> Select[Any] | None:
+        """Return the question for messages with ``part`` in their subjects: one column, id.
+
+        It asks for ids from ``since`` to below ``until``, about, the newest first.  None
+        where no index helps.  What it finds is to be looked at once more.
+        """
+
+    def is_late(self, error: SQLAlchemyError) -> bool:
+        """Say whether a question was ended because it took too long."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Return an error of the driver in one line."""
+    cause = getattr(error, "orig", None) or error
+    text = " ".join(str(cause).split())
+    return text or type(cause).__name__

@@ -1,0 +1,101 @@
+"""The reading side of the history: one connection, used by one thread.  Blocking.
+
+Each question has :data:`LIMIT` seconds; a search that runs out of them returns what it has
+(:mod:`.searching`), another question fails with :class:`.api.RecordsAway`.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from .api import RecordsAway, Search
+from .database import Database, Trouble, reason_of
+from .loading import Loader
+from .schema import TICK_BITS
+from .searching import Found, Searcher
+
+__all__ = ["Reader"]
+
+LIMIT = 20.0
+#: Messages of a session that are shown with it.
+_MOST_OF_SESSION = 1000
+
+
+class Reader:
+    """Asks ``database``, connecting when first asked, and anew after any trouble."""
+
+    def __init__(self, database: Database, engine: Engine) -> None:
+        self._database = database
+        self._engine = engine
+        self._connection: Connection | None = None
+
+    def close(self) -> None:
+        """Close the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(SQLAlchemyError):
+                connection.close()
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._database.connect(self._engine, LIMIT)
+        return self._connection
+
+    def trace(self, search: Search) -> list[dict[str, Any]]:
+        """Return what matches, the newest first.  See :class:`.api.History`."""
+        try:
+            return self._trace(search)
+        except (SQLAlchemyError, Trouble) as error:
+            self.close()
+            raise RecordsAway(f"the history cannot be read: {reason_of(error)}") from error
+
+    def _trace(self, search: Search) -> list[dict[str, Any]]:
+        connection = self._connected()
+        searcher = Searcher(self._database, connection, search, time.monotonic() + LIMIT)
+        found: list[Found] = []
+        for look in (searcher.messages, searcher.refusals, searcher.sessions):
+            # Each by itself: a question that was cut off ends its transaction.
+            with connection.begin():
+                found.append(look())
+        newest = sorted(((id, kind) for kind in (0, 1, 2) for id in found[kind].ids), reverse=True)
+        chosen = newest[: search.limit]
+        with connection.begin():
+            loader = Loader(self._database, connection)
+            loads = (loader.messages, loader.refusals, loader.sessions)
+            loaded = [
+                load([id for id, of in chosen if of == kind]) for kind, load in enumerate(loads)
+            ]
+        items = [loaded[kind][id] for id, kind in chosen if id in loaded[kind]]
+        stopped = max(each.stopped for each in found)
+        if stopped and len(chosen) < search.limit:
+            since = min((stopped >> TICK_BITS) / 1_000_000, search.until or time.time())
+            items.append({"kind": "unfinished", "time": since})
+        return items
+
+    def message(self, id: int) -> dict[str, Any] | None:
+        """Return a message; or a session with ``refusals`` and ``messages``; or None."""
+        try:
+            connection = self._connected()
+            with connection.begin():
+                loader = Loader(self._database, connection)
+                message = loader.messages([id]).get(id)
+                if message is not None:
+                    return message
+                refusals = loader.refusals_of(id)
+                messages = loader.messages_of(id, _MOST_OF_SESSION)
+                session = loader.sessions([id]).get(id)
+                if session is None and not refusals and not messages:
+                    return None
+                whole = list(loader.messages(messages).values())
+                return {"kind": "session", "id": id, "session": session} | {
+                    "refusals": refusals,
+                    "messages": whole,
+                }
+        except (SQLAlchemyError, Trouble) as error:
+            self.close()
+            raise RecordsAway(f"the history cannot be read: {reason_of(error)}") from error

@@ -1,0 +1,297 @@
+"""The history as a service: takes events from everybody, answers the postmaster.
+
+Three threads, as in the spool.  The reactor's appends events to a list
+(:meth:`RecordsService.tell`), and twice a second, or when the list is long, hands it over.
+The *writer* (:mod:`.writer`) writes; the *reader* (:mod:`.reading`) has a connection of its
+own, so a slow search never holds up writing.  Nothing ever waits for either: mail does not
+depend on the history.
+
+**What a death costs.**  Events live in memory for half a second, then in a transaction or in
+the backlog.  A killed process loses that half second of history, and no mail.
+
+**Bounds.**  At most :data:`MOST_IN_MEMORY` events wait for the writer, whose every step is
+limited in time; beyond it they are lost, and counted.  :mod:`.backlog` has its own bound.
+
+**At a stop** what waits is written within :data:`STOP_LIMIT` seconds; what is not goes to the
+backlog, also where the writer hangs.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
+
+from ..background import Periodic
+from ..config.scanning import Records
+from ..world import World
+from .api import RecordsAway, Search
+from .backlog import Backlog
+from .database import Database
+from .postgresql import Postgresql
+from .reading import Reader
+from .sqlite import Sqlite
+from .store import Store
+from .values import Event
+from .writer import Keeping, Writer
+
+__all__ = ["RecordsService", "database_of"]
+
+_log = Logger(namespace="records")
+_T = TypeVar("_T")
+
+#: Events are handed over so often (seconds), or when so many have gathered.
+HAND_OVER, GATHERED = 0.5, 1500
+#: Events that may wait for the writer, some kilobyte each.
+MOST_IN_MEMORY = 100_000
+#: Retention looks once in so many seconds.
+RETAIN = 60.0
+STOP_LIMIT = 5.0
+#: Questions that may wait for the reader.
+MOST_QUESTIONS = 20
+
+
+def database_of(settings: Records, state: Path) -> Database:
+    """Return the database that the ini names; a file in ``state`` if it names none."""
+    if settings.database.startswith("postgresql://"):
+        return Postgresql(settings.database, settings.password_file)
+    return Sqlite(state / (settings.database or "records.db"))
+
+
+class RecordsService:
+    """A :class:`.api.Recorder` and a :class:`.api.History`.
+
+    ``state`` is the state directory, ``node`` this node's name.
+    """
+
+    def __init__(self, world: World, settings: Records, state: Path, node: str) -> None:
+        self._world = world
+        self._settings = settings
+        self._state = state
+        self._node = node
+        self._events: list[Event] = []
+        #: Events that were given to the writer, and those that were not.
+        self._handed = 0
+        self._dropped = 0
+        self._writer: Writer | None = None
+        self._reader: Reader | None = None
+        self._work: queue.SimpleQueue[Sequence[Event] | Callable[[], object] | None]
+        self._questions: queue.SimpleQueue[tuple[Callable[[], Any], Deferred[Any]] | None]
+        self._asked = 0
+        self._ended: list[Deferred[None]] = []
+        self._running = False
+        clock = world.clock
+        self._handing = Periodic(clock, HAND_OVER, "the history's writing", self._hand_over)
+        self._retaining = Periodic(clock, RETAIN, "the history's retention", self._retain)
+
+    # -- life
+
+    async def start(self) -> None:
+        """Begin.  Does not wait for the database, which may be away.
+
+        LocalFault: it never will be there, because its driver or password is missing.
+        """
+        settings, world = self._settings, self._world
+        database = database_of(settings, self._state)
+        store = Store(database, database.engine(), self._node, settings.subjects)
+        self._writer = writer = Writer(
+            store,
+            Backlog(self._state / "records-backlog", settings.backlog),
+            Keeping(settings.retention, settings.max_size),
+            world.wall,
+            world.clock.seconds,
+            world.rng,
+            self._say,
+        )
+        self._reader = Reader(database, database.engine())
+        self._work, self._questions = queue.SimpleQueue(), queue.SimpleQueue()
+        self._running = True
+        self._ended = [
+            self._thread("records-writer", lambda: self._write(writer)),
+            self._thread("records-reader", self._read),
+        ]
+        self._work.put(writer.begin)
+        self._handing.start()
+        self._retaining.start()
+
+    def _thread(self, name: str, run: Callable[[], None]) -> Deferred[None]:
+        """Start a thread; the Deferred fires in the reactor's when it ends."""
+        ended: Deferred[None] = Deferred()
+        from_thread = self._world.reactor.callFromThread
+
+        def whole() -> None:
+            run()
+            from_thread(ended.callback, None)
+
+        threading.Thread(target=whole, name=name, daemon=True).start()
+        return ended
+
+    async def stop(self) -> None:
+        """Write what waits, within :data:`STOP_LIMIT`; the rest goes to the backlog."""
+        if not self._running:
+            return
+        self._handing.stop()
+        self._retaining.stop()
+        self._hand_over()
+        self._running = False
+        self._work.put(None)
+        self._questions.put(None)
+        writer_ended, _ = self._ended
+        writer_ended.addTimeout(STOP_LIMIT, self._world.clock)
+        try:
+            await writer_ended
+        except DeferredTimeout:
+            await self._world.in_thread(self._rescue)
+
+    def _rescue(self) -> None:
+        """In a thread of the pool: the writer's hangs."""
+        assert self._writer is not None
+        left: list[Event] = []
+        while not self._work.empty():
+            work = self._work.get()
+            if isinstance(work, list):
+                left += work
+        self._writer.rescue(left)
+
+    def reconfigure(self, settings: Records) -> None:
+        """Take new settings; database, subjects and backlog wait for a restart."""
+        self._settings = settings
+        if self._writer is not None:
+            self._writer.keeping = Keeping(settings.retention, settings.max_size)
+
+    # -- taking
+
+    def tell(self, event: Event) -> None:
+        """Note an event."""
+        events = self._events
+        events.append(event)
+        if len(events) >= GATHERED:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        events, writer = self._events, self._writer
+        if writer is None or not self._running:
+            # Told before the start, or after the stop.
+            del events[:-GATHERED]
+            return
+        if not events:
+            if writer.restless and self._work.empty():
+                self._work.put([])
+            return
+        self._events = []
+        if self._handed - writer.tally.taken + len(events) > MOST_IN_MEMORY:
+            self._dropped += len(events)
+            writer.tally.last_error = "too many events wait for the database"
+            return
+        self._handed += len(events)
+        self._work.put(events)
+
+    def _retain(self) -> None:
+        if self._writer is not None and self._work.empty():
+            self._work.put(self._writer.retain)
+
+    # -- the writer's thread
+
+    def _write(self, writer: Writer) -> None:
+        while (work := self._work.get()) is not None:
+            if callable(work):
+                self._guarded(work)
+            elif work:
+                self._guarded(partial(writer.take, work))
+            # At least one step, or a busy node would never look for its database again.
+            while self._guarded(writer.tend) and self._work.empty():
+                pass
+        self._guarded(writer.finish)
+
+    def _guarded(self, call: Callable[[], _T]) -> _T | None:
+        """Call; whatever it raises is said, and the thread lives on."""
+        try:
+            return call()
+        except BaseException:
+            failure = Failure()
+            self._world.reactor.callFromThread(_say_failure, failure)
+            return None
+
+    def _say(self, level: str, text: str, **fields: Any) -> None:
+        """Log from the writer's thread."""
+        named = LogLevel.levelWithName(level)
+        self._world.reactor.callFromThread(_log.emit, named, text, **fields)
+
+    # -- the reader's thread
+
+    def _read(self) -> None:
+        while (asked := self._questions.get()) is not None:
+            question, waiting = asked
+            try:
+                answer: Any = question()
+            except BaseException:
+                # Carried to the reactor's thread, where somebody waits for it.
+                answer = Failure()
+            self._world.reactor.callFromThread(self._answer, waiting, answer)
+        assert self._reader is not None
+        self._guarded(self._reader.close)
+
+    def _answer(self, waiting: Deferred[Any], answer: Any) -> None:
+        self._asked -= 1
+        if not waiting.called:
+            waiting.callback(answer)
+
+    def _ask(self, question: Callable[[Reader], _T]) -> Deferred[_T]:
+        reader = self._reader
+        if reader is None or not self._running:
+            raise RecordsAway("the history is not open")
+        if self._asked >= MOST_QUESTIONS:
+            raise RecordsAway("the history is asked too much at once")
+        waiting: Deferred[_T] = Deferred()
+        self._asked += 1
+        self._questions.put((lambda: question(reader), waiting))
+        return waiting
+
+    async def trace(self, search: Search) -> Sequence[dict[str, Any]]:
+        """Return what matches, the newest first.  See :class:`.api.History`."""
+        return await self._ask(lambda reader: reader.trace(search))
+
+    async def message(self, id: int) -> dict[str, Any] | None:
+        """Return everything known of a message or a session."""
+        return await self._ask(lambda reader: reader.message(id))
+
+    async def report(self) -> dict[str, Any]:
+        """Return :meth:`figures`."""
+        return self.figures()
+
+    def figures(self) -> dict[str, Any]:
+        """Return how the history is; quick.
+
+        ``database`` for people, ``written`` and ``lost`` events since the start, ``waiting``
+        in memory, ``backlog`` octets on disk, ``octets`` and ``oldest`` (Unix time, 0 for
+        nothing) of the database, ``away_since`` (Unix time, 0 while it is there),
+        ``last_error``, ``hindrance`` (why searches are slow, or "").
+        """
+        writer = self._writer
+        if writer is None:
+            return {}
+        tally = writer.tally
+        return {
+            "database": self._settings.database or "records.db",
+            "written": tally.written,
+            "waiting": self._handed - tally.taken + len(self._events),
+            "backlog": writer.backlog_octets,
+            "lost": tally.lost + self._dropped,
+            "octets": tally.measures.octets,
+            "oldest": tally.measures.oldest,
+            "away_since": tally.away_since,
+            "last_error": tally.last_error,
+            "hindrance": tally.measures.hindrance,
+        }
+
+
+def _say_failure(failure: Failure) -> None:
+    _log.failure("the history's writer stumbled", failure=failure)

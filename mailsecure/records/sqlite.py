@@ -1,0 +1,270 @@
+"""The history in SQLite: a file of its own beside the spool's.
+
+WAL, so that a long search never holds up the writer, and ``synchronous = NORMAL``: a commit
+is not synced, a checkpoint is.  The death of the process then loses nothing that was
+committed; the loss of power may lose the last seconds of *history* and never damages it.
+That is enough here, because no mail depends on it; the spool does otherwise.
+
+``auto_vacuum = INCREMENTAL`` (it has to be chosen when the file is made) lets retention give
+space back in small steps.
+
+Parts of texts are found with FTS5's trigrams, without positions (``detail=none``): a search
+asks for the rows that hold all trigrams of the part, and each is then looked at with LIKE.
+LIKE knows the case of ASCII only; for other texts a function of ours is asked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    bindparam,
+    column,
+    create_engine,
+    event,
+    func,
+    literal_column,
+    select,
+    table,
+    text,
+)
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from .database import Trouble
+from .schema import name
+
+__all__ = ["Sqlite"]
+
+_PAGE = 4096
+_CACHE_KIB = 32768
+_CHECKPOINT_PAGES = 4000
+_WAL_LIMIT = 64 << 20
+#: How long a statement waits for another process that has locked the file, in seconds.
+_BUSY = 3.0
+#: Pages that one step gives back.
+_RECLAIMED = 500
+#: Subjects looked at by one step of forgetting.
+_SLICE = 2000
+#: Subjects that may be out of order.
+_SLACK = 5000
+_INTERRUPTED = 9
+#: Instructions of SQLite's machine between two looks at the clock: about a millisecond.
+_INSTRUCTIONS = 20_000
+#: Trigrams of a part that are asked for; more narrow no further.
+_MOST_TRIGRAMS = 24
+
+_name_text = table("name_text", column("rowid", BigInteger), column("text"))
+_subject_text = table("subject_text", column("rowid", BigInteger), column("subject"))
+_subject_row = table("subject_row", column("n", BigInteger), column("message", BigInteger))
+
+
+class Sqlite:
+    """The file at ``path``, made when first connected.  See :class:`.database.Database`."""
+
+    mark = "?"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def engine(self) -> Engine:
+        """Return the engine."""
+        engine = create_engine(
+            "sqlite://", creator=self._open, poolclass=NullPool, isolation_level=None
+        )
+        event.listen(engine, "begin", _begin)
+        return engine
+
+    def _open(self) -> sqlite3.Connection:
+        # Nobody else may read who wrote to whom; SQLite's other files get the same mode.
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        connection = sqlite3.connect(
+            self._path, _BUSY, isolation_level=None, check_same_thread=False, cached_statements=200
+        )
+        try:
+            connection.execute(f"PRAGMA page_size = {_PAGE}")
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA temp_store = MEMORY")
+            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+            connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT}")
+            connection.create_function("holds", 2, _holds, deterministic=True)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def connect(self, engine: Engine, deadline: float = 0.0) -> Connection:
+        """Connect; a file that cannot be opened is :class:`.database.Trouble`."""
+        try:
+            connection = engine.connect()
+        except OSError as error:
+            raise Trouble(f"{self._path}: {error.strerror}") from None
+        if deadline:
+            _limit(connection, deadline)
+        return connection
+
+    def is_about_data(self, error: SQLAlchemyError) -> bool:
+        """Say whether a row was at fault."""
+        cause = getattr(error, "orig", None)
+        if isinstance(cause, sqlite3.ProgrammingError | sqlite3.InterfaceError):
+            return "binding" in str(cause)
+        return isinstance(cause, sqlite3.IntegrityError | sqlite3.DataError)
+
+    def size(self, connection: Connection) -> int:
+        """Return the octets of used pages, and of the WAL."""
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+        return int(pages - free) * _PAGE
+
+    def reclaim(self, connection: Connection) -> bool:
+        """Give a few pages back where a tenth of the file is free."""
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+        if free * 10 < pages:
+            return False
+        connection.exec_driver_sql(f"PRAGMA incremental_vacuum({_RECLAIMED})").fetchall()
+        return bool(free > _RECLAIMED)
+
+    def forget_subjects(self, connection: Connection, before: int) -> None:
+        """FTS5 forgets a text only if it is told that text."""
+        last = connection.execute(
+            text("SELECT n FROM subject_row ORDER BY n LIMIT 1 OFFSET :slice"), {"slice": _SLICE}
+        ).scalar()
+        bounds = {"last": 1 << 62 if last is None else last, "before": before}
+        connection.execute(
+            text(
+                "INSERT INTO subject_text (subject_text, rowid, subject)"
+                " SELECT 'delete', s.n, m.subject FROM subject_row s"
+                " JOIN message m ON m.id = s.message WHERE s.n < :last AND s.message < :before"
+            ),
+            bounds,
+        )
+        connection.execute(
+            text("DELETE FROM subject_row WHERE n < :last AND message < :before"), bounds
+        )
+
+    def hindrance(self, connection: Connection) -> str:
+        """Nothing: FTS5 was there when the tables were made."""
+        return ""
+
+    # -- questions
+
+    def contains(self, column: ColumnElement[str], part: str) -> ColumnElement[bool]:
+        """LIKE, which knows the case of ASCII; else our function."""
+        if part.isascii():
+            return column.like(f"%{_literally(part)}%", escape="\\")
+        return func.holds(column, part.casefold(), type_=Boolean)
+
+    def among(self, column: ColumnElement[int], ids: Sequence[int]) -> ColumnElement[bool]:
+        """One parameter, however many there are."""
+        if len(ids) == 1:
+            return column == ids[0]
+        values = func.json_each(bindparam(None, json.dumps(ids), unique=True)).table_valued("value")
+        return column.in_(select(values.c.value))
+
+    def names(self, part: str, limit: int) -> Select[Any]:
+        """Ask FTS5; a part of less than three characters is looked for in all."""
+        found = select(name.c.id).where(self.contains(name.c.text, part)).limit(limit)
+        trigrams = _trigrams(part)
+        if trigrams:
+            hits = select(_name_text.c.rowid).where(_matches("name_text", trigrams))
+            found = found.where(name.c.id.in_(hits))
+        return found
+
+    def subjects(
+        self, connection: Connection, part: str, since: int, until: int
+    ) -> Select[Any] | None:
+        """Ask FTS5, from the newest that may be meant back."""
+        trigrams = _trigrams(part)
+        if not trigrams:
+            return None
+        number = _subject_text.c.rowid
+        low, high = _row_below(connection, since), _row_below(connection, until)
+        return (
+            select(_subject_row.c.message.label("id"))
+            .select_from(_subject_text)
+            .join(_subject_row, _subject_row.c.n == number)
+            .where(
+                _matches("subject_text", trigrams), number >= low - _SLACK, number <= high + _SLACK
+            )
+            .order_by(number.desc())
+        )
+
+    def is_late(self, error: SQLAlchemyError) -> bool:
+        """Our own handler interrupted it."""
+        return getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) == _INTERRUPTED
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _holds(value: str | None, part: str) -> bool:
+    return value is not None and part in value.casefold()
+
+
+def _limit(connection: Connection, seconds: float) -> None:
+    """Have each statement end with an error after ``seconds``."""
+    driver: Any = connection.connection.driver_connection
+    end = [0.0]
+
+    def begun(*_: Any) -> None:
+        end[0] = time.monotonic() + seconds
+
+    def late() -> bool:
+        return time.monotonic() > end[0]
+
+    event.listen(connection, "before_cursor_execute", begun)
+    driver.set_progress_handler(late, _INSTRUCTIONS)
+
+
+def _row_below(connection: Connection, until: int) -> int:
+    """Return the number of the last subject of a message below id ``until``, about.
+
+    The numbers rise with the ids, but for what came late.
+    """
+    low, high = connection.exec_driver_sql("SELECT min(n), max(n) FROM subject_row").one()
+    if low is None:
+        return 0
+    while low < high:
+        middle = (low + high + 1) // 2
+        found = connection.exec_driver_sql(
+            "SELECT message FROM subject_row WHERE n >= ? ORDER BY n LIMIT 1", (middle,)
+        ).scalar()
+        if found is not None and found < until:
+            low = middle
+        else:
+            high = middle - 1
+    return int(high)
+
+
+def _trigrams(part: str) -> list[str]:
+    """Return trigrams of ``part`` that FTS5 is asked for; none for a short one."""
+    clean = part.replace("\0", "")
+    found = list(dict.fromkeys(clean[at : at + 3] for at in range(len(clean) - 2)))
+    step = -(-len(found) // _MOST_TRIGRAMS)
+    return found[::step] if found else []
+
+
+def _matches(table: str, trigrams: Sequence[str]) -> ColumnElement[bool]:
+    question = " AND ".join('"' + each.replace('"', '""') + '"' for each in trigrams)
+    return literal_column(table).op("MATCH", return_type=Boolean())(question)
+
+
+def _literally(part: str) -> str:
+    return part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
