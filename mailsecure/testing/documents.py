@@ -55,7 +55,7 @@ def _entries(streams: Mapping[str, bytes]) -> tuple[list[bytes], bytes, list[int
         parts = path.split("/")
         for end in range(1, len(parts) + 1):
             names.setdefault("/".join(parts[:end]), len(names))
-    mini, table, entries = b"", [], []
+    mini, table, entries = b"", list[int](), list[bytes]()
     for path in names:
         inner = [
             each for each in names if each and each.rpartition("/")[0] == path and each != path

@@ -17,6 +17,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.task import deferLater
+from twisted.python.threadable import isInIOThread
 
 from mailsecure.scan.api import Unscannable, WorkerFault
 from mailsecure.scan.workers import forker, pool, staff
@@ -44,8 +45,6 @@ class FileBody(OctetsBody):
 
     def pieces(self, size: int = 65536) -> Iterator[bytes]:
         """Yield the octets; not in the reactor's thread."""
-        from twisted.python.threadable import isInIOThread
-
         for piece in super().pieces(size):
             assert not isInIOThread()
             yield piece
@@ -169,14 +168,20 @@ class TroubleTests(PoolTestCase):
 
     async def test_stopped(self) -> None:
         """SIGSTOP is as good as an endless loop."""
-        process = (await self.run_job("echo"))["pid"]
-        other = (await self.run_job("echo"))["pid"]
-        for each in {process, other}:
-            os.kill(each, signal.SIGSTOP)
-        await self.refused(self.run_job("echo"), Unscannable)
-        # A body that does not fit into the socket was not handed over: not its fault.
-        if process == other:
-            await self.well()
+        await self.well()
+        for worker in self.pool._staff.workers.values():
+            os.kill(worker.process, signal.SIGSTOP)
+        for job in [self.run_job("echo"), self.run_job("echo", {}, OctetsBody(b"x" * 9999))]:
+            await self.refused(job, Unscannable)
+        await self.well()
+
+    async def test_not_handed_over(self) -> None:
+        """What could not be handed over to a process that hangs is not the message's fault."""
+        await self.well()
+        for worker in self.pool._staff.workers.values():
+            os.kill(worker.process, signal.SIGSTOP)
+        job = self.run_job("echo", {}, FileBody(b"x" * 5_000_000))
+        self.assertIn("handed over", await self.refused(job, WorkerFault))
 
     async def test_killed(self) -> None:
         """kill -9 in a job makes that message unscannable, and nothing else."""
@@ -241,9 +246,10 @@ class TroubleTests(PoolTestCase):
 
     async def test_queue(self) -> None:
         """The queue is bounded, and so is the time in it."""
+        await self.well()
         self.patch(pool, "MAX_WAITING", 2)
-        self.patch(pool, "MAX_WAIT", 0.2)
-        jobs = [self.run_job("sleep", {"seconds": 0.8}) for _ in range(2)]
+        self.patch(pool, "MAX_WAIT", 0.1)
+        jobs = [self.run_job("sleep", {"seconds": 0.5}) for _ in range(2)]
         await self.until(lambda: self.pool.report()["busy"] == 2, "busy")
         waiting = [self.run_job("echo") for _ in range(4)]
         self.assertIn("too many", await self.refused(self.run_job("echo"), WorkerFault))
@@ -331,6 +337,7 @@ async def work():
     sys.stdout.flush()
 
 from twisted.internet.task import deferLater
+from twisted.python.threadable import isInIOThread
 reactor.callWhenRunning(background, "work", work())
 reactor.run()
 """
