@@ -77,7 +77,6 @@ class Anatomy:
     of the message; where there are many, only the notable ones of the later ones:
     ``parts_in_all`` is how many there are.  ``urls`` has one link for each host, those that
     are to be clicked on first.  ``gtube`` says that the text holds the test string for spam.
-    ``defects`` are what is wrong with the message and was got over.
     """
 
     subject: str = ""
@@ -89,7 +88,6 @@ class Anatomy:
     parts_in_all: int = 0
     urls: tuple[FoundUrl, ...] = ()
     gtube: bool = False
-    defects: tuple[str, ...] = ()
 
     def having(self, trait: Trait) -> list[Part]:
         """Return the parts that have ``trait``."""
@@ -108,7 +106,6 @@ def to_json(anatomy: Anatomy) -> dict[str, Any]:
         "parts_in_all": anatomy.parts_in_all,
         "urls": [[url.url, url.host, url.domain] for url in anatomy.urls],
         "gtube": anatomy.gtube,
-        "defects": list(anatomy.defects),
     }
 
 
@@ -132,7 +129,6 @@ def from_json(content: Mapping[str, Any]) -> Anatomy:
         parts_in_all=content["parts_in_all"],
         urls=tuple(FoundUrl(*url) for url in content["urls"]),
         gtube=content["gtube"],
-        defects=tuple(content["defects"]),
     )
 
 

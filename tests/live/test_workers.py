@@ -131,7 +131,8 @@ class JobTests(PoolTestCase):
         self.assertEqual(why, r"broken\r\n\u001b[31m")
         why = await self.refused(self.run_job("lack"), WorkerFault)
         self.assertIn("no library", why)
-        for name in ("jobs.trouble:nothing", "jobs.nothing:echo", "os:system", "../x:y", "echo"):
+        strange = "jobs.trouble:nothing jobs.nothing:echo jobs.missing:echo os:system ../x:y echo"
+        for name in strange.split():
             job = Deferred.fromCoroutine(self.pool.run(name, {}))
             await self.refused(job, WorkerFault)
         self.assertEqual(self.pool.report()["crashed"], 0)

@@ -152,6 +152,7 @@ class Forker(ProcessProtocol):
     def _heard(self, message: dict[str, Any]) -> None:
         if "ready" in message:
             self._answered("ready", 0)
+            self._tell_errors("at their start")
             self._hearer.forking()
         elif "born" in message:
             number = message["born"]
@@ -161,7 +162,7 @@ class Forker(ProcessProtocol):
             number, how = message["died"], message["how"]
             self._answered("born", number)
             self._answered("died", number)
-            self._tell_errors(how)
+            self._tell_errors(how and f"before one died ({how})")
             self._hearer.died(number, how)
 
     def errReceived(self, data: bytes) -> None:
@@ -175,13 +176,13 @@ class Forker(ProcessProtocol):
             call.cancel()
         self._deadlines.clear()
         how = _how(reason)
-        self._tell_errors(how)
+        self._tell_errors(how and f"before all ended ({how})")
         self._hearer.ended(how)
 
-    def _tell_errors(self, how: str) -> None:
-        if how and self._errors:
+    def _tell_errors(self, when: str) -> None:
+        if when and self._errors:
             text = self._errors.decode("utf-8", "backslashreplace")
-            _log.warn("a worker said before its end: {text}", text=text)
+            _log.warn("workers said {when}: {text}", when=when, text=text)
         self._errors = b""
 
     # -- orders and their deadlines

@@ -28,6 +28,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any, Final
 
+from ...errors import LocalFault
 from . import child
 from .confining import die_with_parent, give_up_rights, nice
 
@@ -50,6 +51,13 @@ class Forking:
 
     def run(self) -> None:
         """Do what the daemon asks for until it closes the socket."""
+        # A daemon that has closed the socket hears no answers, either.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._serve()
+        for process in self._numbers:
+            os.kill(process, signal.SIGKILL)
+
+    def _serve(self) -> None:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(self._wakeup, select.POLLIN)
@@ -61,8 +69,6 @@ class Forking:
                 self._bury()
             if self._control.fileno() in ready and not self._obey():
                 break
-        for process in self._numbers:
-            os.kill(process, signal.SIGKILL)
 
     def _say(self, **message: Any) -> None:
         self._control.send(json.dumps(message).encode("ascii"))
@@ -124,14 +130,14 @@ def describe(status: int) -> str:
 
 
 def _prepare(package: str) -> None:
-    """Import what jobs need.  One that cannot be imported says so when it is asked for."""
+    """Import what jobs need.  What is missing is told now, and to who asks for such a job."""
     jobs = import_module(f"{package}.jobs")
     for module in pkgutil.iter_modules(jobs.__path__):
         try:
             loaded = import_module(f"{jobs.__name__}.{module.name}")
             getattr(loaded, "prepare", int)()
-        except ImportError as error:
-            print(f"jobs.{module.name}: {error}", file=sys.stderr)
+        except (ImportError, LocalFault) as error:
+            print(f"jobs.{module.name}: {error}", file=sys.stderr, flush=True)
     gc.collect()
     gc.freeze()
 

@@ -1,0 +1,3 @@
+"""Jobs that cannot even be imported."""
+
+import a_module_that_nobody_has  # noqa: F401
