@@ -263,7 +263,7 @@ class Condition:
         spool: Spool,
         load: Callable[[], int],
         draining: Callable[[], bool],
-        judging: Callable[[], bool],
+        judging: Callable[[], bool] = lambda: True,
     ) -> None:
         self._judging = judging
         self._spool = spool

@@ -27,6 +27,7 @@ __all__ = [
     "asked",
     "common",
     "json_text",
+    "outcome_for_file",
     "outcome_of",
     "print_json",
     "print_page",
@@ -78,14 +79,21 @@ def asked(
 
 
 def outcome_of(
-    config: Path,
-    request: str,
-    arguments: dict[str, Any],
-    timeout: float = 60.0,
-    descriptor: int | None = None,
+    config: Path, request: str, arguments: dict[str, Any], timeout: float = 60.0
 ) -> dict[str, Any]:
-    """Return the result of a request that has no items; a file may go with it."""
-    answer = ask(socket_of(config), request, arguments, timeout=timeout, descriptor=descriptor)
+    """Return the result of a request that has no items."""
+    return _outcome(asked(config, request, arguments, timeout))
+
+
+def outcome_for_file(
+    config: Path, request: str, arguments: dict[str, Any], descriptor: int, timeout: float
+) -> dict[str, Any]:
+    """Return the result of a request about the file behind ``descriptor``."""
+    path = socket_of(config)
+    return _outcome(ask(path, request, arguments, timeout=timeout, descriptor=descriptor))
+
+
+def _outcome(answer: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     return next(value for word, value in answer if word == "done")
 
 

@@ -25,7 +25,9 @@ import click
 
 from .. import __version__
 from ..config.files import read_config
-from ..errors import ConfigProblems
+from ..config.model import Config
+from ..config.scanning import OUR_CHECKS
+from ..errors import ConfigProblems, LocalFault, Problem
 from . import tables
 from .asking import (
     Decorated,
@@ -110,7 +112,9 @@ def cli() -> None:
 def check(config: Path, as_json: bool) -> int:
     """Check the ini and say where it listens and where mail goes."""
     try:
-        summary = tables.summary(read_config(config), [name for _, name in socket.if_nameindex()])
+        read = read_config(config)
+        _check_plugins(read)
+        summary = tables.summary(read, [name for _, name in socket.if_nameindex()])
     except ConfigProblems as problems:
         _tell_problems(problems, as_json)
         return Kind.CONFIG.exit_code
@@ -134,6 +138,24 @@ def check(config: Path, as_json: bool) -> int:
     for line in tables.cluster_lines(summary):
         click.echo(line)
     return 0
+
+
+def _check_plugins(config: Config) -> None:
+    """Raise ConfigProblems where the ini names checks that are not there.
+
+    They are looked for only where it names one that is not ours, because that takes Twisted.
+    """
+    named = {*config.scan.checks, *config.scan.engines, *config.check}
+    if named <= OUR_CHECKS and config.scan.plugins is None:
+        return
+    from ..scan.finding import find_makers, unknown_checks  # noqa: PLC0415
+
+    try:
+        problems = unknown_checks(config, find_makers(config.scan.plugins))
+    except LocalFault as fault:
+        problems = [Problem(config.file, 0, "scan", "plugins", str(fault))]
+    if problems:
+        raise ConfigProblems(problems)
 
 
 def _tell_problems(problems: ConfigProblems, as_json: bool) -> None:
