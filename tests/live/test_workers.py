@@ -11,29 +11,22 @@ import subprocess
 import sys
 import tempfile
 import unittest
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from twisted.internet import reactor as _reactor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.task import deferLater
-from twisted.trial.unittest import TestCase
+from twisted.python.threadable import isInIOThread
 
-from mailsecure.config.load import parse_config
 from mailsecure.scan.api import Unscannable, WorkerFault
 from mailsecure.scan.workers import forker, pool, staff
 from mailsecure.scan.workers.pool import WorkerPool
 from mailsecure.spool.values import SpoolBroken
-from mailsecure.testing.resolver import FakeResolver
 from mailsecure.testing.workers import OctetsBody
-from mailsecure.world import World
 
 from .harness import until
-
-reactor: Any = _reactor
-SETTINGS = replace(parse_config("", "test.ini").scan, workers=2, worker_time=1.0)
+from .pools import PooledTestCase, reactor
 
 
 def alive(process: int) -> bool:
@@ -52,8 +45,6 @@ class FileBody(OctetsBody):
 
     def pieces(self, size: int = 65536) -> Iterator[bytes]:
         """Yield the octets; not in the reactor's thread."""
-        from twisted.python.threadable import isInIOThread
-
         for piece in super().pieces(size):
             assert not isInIOThread()
             yield piece
@@ -76,19 +67,12 @@ class ShortBody(FileBody):
         yield b"x" * size
 
 
-class PoolTestCase(TestCase):
-    """Has a pool of two processes."""
+class PoolTestCase(PooledTestCase):
+    """Has a pool of two processes, whose jobs are those of :mod:`.labour`."""
 
     timeout = 60
-    settings = SETTINGS
-
-    def setUp(self) -> Deferred[None]:
-        self.world = World(
-            reactor, reactor, lambda: 0.0, random.Random(1), FakeResolver(), kernel=None
-        )
-        self.pool = WorkerPool(self.world, self.settings, "tests.live.labour")
-        self.addCleanup(lambda: Deferred.fromCoroutine(self.pool.stop()))
-        return Deferred.fromCoroutine(self.pool.start())
+    ini = "[scan]\nworkers = 2\nworker_time = 1s\n"
+    package = "tests.live.labour"
 
     def run_job(
         self, name: str, arguments: dict[str, Any] | None = None, body: Any = None
@@ -104,14 +88,6 @@ class PoolTestCase(TestCase):
         except kind as fault:
             return str(fault)
         raise AssertionError(f"not refused: {result}")
-
-    async def until(self, true: Callable[[], bool], what: str) -> None:
-        """Wait until ``true`` says so, for ten seconds."""
-        for _ in range(1000):
-            if true():
-                return
-            await deferLater(reactor, 0.01, int)
-        raise AssertionError(f"not within 10 s: {what}")
 
     async def well(self) -> None:
         """The pool has all its processes and does jobs."""
@@ -192,14 +168,20 @@ class TroubleTests(PoolTestCase):
 
     async def test_stopped(self) -> None:
         """SIGSTOP is as good as an endless loop."""
-        process = (await self.run_job("echo"))["pid"]
-        other = (await self.run_job("echo"))["pid"]
-        for each in {process, other}:
-            os.kill(each, signal.SIGSTOP)
-        await self.refused(self.run_job("echo"), Unscannable)
-        # A body that does not fit into the socket was not handed over: not its fault.
-        if process == other:
-            await self.well()
+        await self.well()
+        for worker in self.pool._staff.workers.values():
+            os.kill(worker.process, signal.SIGSTOP)
+        for job in [self.run_job("echo"), self.run_job("echo", {}, OctetsBody(b"x" * 9999))]:
+            await self.refused(job, Unscannable)
+        await self.well()
+
+    async def test_not_handed_over(self) -> None:
+        """What could not be handed over to a process that hangs is not the message's fault."""
+        await self.well()
+        for worker in self.pool._staff.workers.values():
+            os.kill(worker.process, signal.SIGSTOP)
+        job = self.run_job("echo", {}, FileBody(b"x" * 5_000_000))
+        self.assertIn("handed over", await self.refused(job, WorkerFault))
 
     async def test_killed(self) -> None:
         """kill -9 in a job makes that message unscannable, and nothing else."""
@@ -264,9 +246,10 @@ class TroubleTests(PoolTestCase):
 
     async def test_queue(self) -> None:
         """The queue is bounded, and so is the time in it."""
+        await self.well()
         self.patch(pool, "MAX_WAITING", 2)
-        self.patch(pool, "MAX_WAIT", 0.2)
-        jobs = [self.run_job("sleep", {"seconds": 0.8}) for _ in range(2)]
+        self.patch(pool, "MAX_WAIT", 0.1)
+        jobs = [self.run_job("sleep", {"seconds": 0.5}) for _ in range(2)]
         await self.until(lambda: self.pool.report()["busy"] == 2, "busy")
         waiting = [self.run_job("echo") for _ in range(4)]
         self.assertIn("too many", await self.refused(self.run_job("echo"), WorkerFault))
@@ -325,7 +308,7 @@ class ForkerTests(PoolTestCase):
         self.patch(forker.Forker, "start", start)
         self.patch(staff, "FIRST_PAUSE", 0.2)
         self.patch(pool, "MAX_WAIT", 1.0)
-        self.pool = WorkerPool(self.world, self.settings, "tests.live.nowhere")
+        self.pool = WorkerPool(self.world, self.config.scan, "tests.live.nowhere")
         await self.pool.start()
         await self.refused(self.run_job("echo"), WorkerFault)
         self.assertIn(len(starts), (1, 2, 3, 4))
@@ -354,6 +337,7 @@ async def work():
     sys.stdout.flush()
 
 from twisted.internet.task import deferLater
+from twisted.python.threadable import isInIOThread
 reactor.callWhenRunning(background, "work", work())
 reactor.run()
 """

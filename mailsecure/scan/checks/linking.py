@@ -40,8 +40,8 @@ def what_to_ask(anatomy: Anatomy, ignore: Sequence[str], most: int) -> Asked:
         if address is not None:
             if is_public(address):
                 addresses[address] = None
-        elif not is_listed_name(url.host, patterns):
-            domains[url.domain or url.host] = None
+        elif url.domain and not is_listed_name(url.host, patterns):
+            domains[url.domain] = None
     return Asked(tuple(domains), tuple(addresses))
 
 

@@ -93,8 +93,9 @@ def _opened(content: bytes, budget: Budget, raw: bool, only_raw: bool = False) -
             _ffi.read_support_format_raw(archive)
         yield from _files(archive, content, budget)
     except _ffi.ArchiveError as fault:
-        if _ENCRYPTED.search(fault.msg) is None and not _has_encrypted(archive):
-            raise Unscannable(f"a broken archive ({fault.msg[:100]})") from None
+        reason = fault.msg or "it breaks off"
+        if _ENCRYPTED.search(reason) is None and not _has_encrypted(archive):
+            raise Unscannable(f"a broken archive ({reason[:100]})") from None
         yield Member("", b"", 0, "", encrypted=True)
     finally:
         _ffi.read_free(archive)

@@ -110,7 +110,7 @@ def _kind(ole: Any, names: set[str]) -> str:
     ):
         if name in names:
             return kind
-    return "application/x-msi" if ole.getclsid("") == _MSI else "application/x-ole-storage"
+    return "application/x-msi" if ole.root.clsid == _MSI else "application/x-ole-storage"
 
 
 def _encryption(ole: Any, names: set[str]) -> Iterator[Trait]:

@@ -64,7 +64,8 @@ def guess_type(content: bytes) -> str:
     import puremagic  # noqa: PLC0415  (few messages hold what only it knows)
 
     try:
-        kind = str(puremagic.from_string(content[:_BEGINNING], mime=True))
+        found = puremagic.magic_string(content[:_BEGINNING])
     except (puremagic.PureError, ValueError, LookupError):
         return ""
-    return "" if kind in _VAGUE else kind.lower()
+    # The likeliest first; some have no type.
+    return next((each.mime_type.lower() for each in found if each.mime_type not in _VAGUE), "")

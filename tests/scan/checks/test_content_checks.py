@@ -158,7 +158,7 @@ class LinkTests(CheckTestCase):
     """What is asked, and what the answers come to."""
 
     def test_asked(self) -> None:
-        """Registered domains once, hosts without one, public addresses; not what is ignored."""
+        """Registered domains once, and public addresses; neither suffixes nor what is ignored."""
         urls = (
             url("www.a.test", "a.test"),
             url("b.a.test", "a.test"),
@@ -170,7 +170,7 @@ class LinkTests(CheckTestCase):
             url("2001:db8::1"),
         )
         asked = what_to_ask(Anatomy(urls=urls), ("example.com",), 10)
-        self.assertEqual(asked.domains, ("a.test", "co.uk"))
+        self.assertEqual(asked.domains, ("a.test",))
         self.assertEqual([str(each) for each in asked.addresses], ["192.0.2.1", "2001:db8::1"])
         asked = what_to_ask(Anatomy(urls=urls), (), 2)
         self.assertEqual(asked.domains, ("a.test", "example.com"))
