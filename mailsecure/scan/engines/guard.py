@@ -13,9 +13,7 @@ or came back is logged once.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
-from statistics import median
 from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -31,6 +29,7 @@ from ..api import ScannerFault, Unscannable
 from ..values import NOTHING, Content, Facts, Finding, Special, Stage, Symbol
 from .breaker import Breaker, State
 from .fields import line
+from .tally import Tally
 from .turns import Crowded, Turns
 
 __all__ = ["Engine", "EngineCheck", "Refused"]
@@ -42,8 +41,6 @@ _log = Logger(namespace="scan")
 LOOK = 1.0
 IDLE = 30.0
 PROBE = 5.0
-#: Durations of which the median is told.
-REMEMBERED = 101
 MAX_WAITING = 10_000
 #: The score from which on something counts as found, in the report.
 FOUND = 5.0
@@ -120,8 +117,7 @@ class EngineCheck:
         self._down = False
         self._since = world.wall()
         self._last_error = ""
-        self._scanned = self._found = self._failures = 0
-        self._durations: deque[float] = deque(maxlen=REMEMBERED)
+        self._tally = Tally()
 
     # -- its life
 
@@ -163,7 +159,7 @@ class EngineCheck:
         finally:
             if deadline.active():
                 deadline.cancel()
-        self._found += any(map(self._counts, finding.symbols))
+        self._tally.found += any(map(self._counts, finding.symbols))
         return finding
 
     async def _visit(self, visit: _Visit, facts: Facts, content: Content) -> Finding:
@@ -213,8 +209,7 @@ class EngineCheck:
 
     def _judged(self, visit: _Visit) -> None:
         self._heard = self._clock.seconds()
-        self._scanned += 1
-        self._durations.append(self._heard - visit.began)
+        self._tally.judged(self._heard - visit.began)
         if visit.ticket is not None:
             self._breaker.succeeded(visit.ticket)
             self._back()
@@ -225,7 +220,7 @@ class EngineCheck:
 
     def _failed(self, why: str) -> Finding:
         """Return what a message gets that was not judged."""
-        self._failures += 1
+        self._tally.failures += 1
         action = None
         if self._settings.on_failure is not None:
             late = self._settings.on_failure is OnFailure.TEMPFAIL
@@ -309,19 +304,14 @@ class EngineCheck:
         judged, ``found`` of them for something, ``failures`` could not be; ``waiting`` and
         ``busy`` are those of now; ``median`` and ``last`` are seconds, null without any.
         """
-        durations = self._durations
         return {
             "name": self.name,
             "state": self._breaker.state.value,
             "since": self._since,
             "last_error": self._last_error,
-            "scanned": self._scanned,
-            "found": self._found,
-            "failures": self._failures,
             "waiting": self._turns.waiting,
             "busy": self._turns.busy,
-            "median": median(durations) if durations else None,
-            "last": durations[-1] if durations else None,
+            **self._tally.report(),
         }
 
 
