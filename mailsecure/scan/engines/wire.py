@@ -16,7 +16,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IPushProducer, ISSLTransport, ITCPTransport
+from twisted.internet.interfaces import IPushProducer, ISSLTransport, ITCPTransport, IUNIXTransport
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -64,7 +64,8 @@ class Wire(Protocol):
     def connectionMade(self) -> None:
         """Begin."""
         transport = self.transport
-        if ITCPTransport.providedBy(transport):
+        # Twisted has a Unix socket's transport say that it is TCP, too.
+        if ITCPTransport.providedBy(transport) and not IUNIXTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
             # Scanners that write an answer in two pieces wait for our acknowledgement of the
             # first (Nagle), which the kernel would delay by 40 ms.  It forgets this flag.

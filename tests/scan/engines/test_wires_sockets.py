@@ -83,6 +83,20 @@ class SocketTests(TestCase):
 
         self.assertEqual(await wires.use(talk), b"answer")
 
+    async def test_unix(self) -> None:
+        """A Unix socket."""
+        path = self.mktemp()[-60:].replace("/", "-")
+        factory = Factory.forProtocol(Peer)
+        factory.peers = self.peers = []
+        self.addCleanup(reactor.listenUNIX(path, factory).stopListening)
+
+        async def talk(wire: Wire) -> bytes:
+            await self.until(lambda: self.peers)
+            self.peers[0].transport.write(b"answer")
+            return await wire.receive()
+
+        self.assertEqual(await Wires(WORLD, Place(path)).use(talk), b"answer")
+
     async def test_reset(self) -> None:
         """A reset is Gone, whether one waits for it or not."""
         wires = Wires(WORLD, Place("", "127.0.0.1", self.listen()))
