@@ -12,7 +12,8 @@ from mailsecure.config.scanning import ScanAction
 from mailsecure.scan.api import ICheckMaker
 from mailsecure.scan.engines.guard import LOOK, EngineCheck
 from mailsecure.scan.engines.makers import ENGINES
-from mailsecure.scan.engines.wire import BATCH, IDLE, Place
+from mailsecure.scan.engines.wire import BATCH
+from mailsecure.scan.engines.wires import IDLE, Place
 from mailsecure.scan.values import AddField, Finding, RemoveField, Special, Stage, Symbol
 from mailsecure.spool.values import SpoolBroken
 from mailsecure.testing.filters import FakeIcap, FakeMilter

@@ -21,7 +21,8 @@ from mailsecure.scan.engines.heads import (
     OpenBody,
     SizedBody,
 )
-from mailsecure.scan.engines.packets import Decision, HeaderSection, Packet, Steps, Word
+from mailsecure.scan.engines.packets import Decision, Packet, Steps, Word
+from mailsecure.scan.engines.section import HeaderSection
 from mailsecure.scan.values import AddField, RemoveField
 
 PATTERNS = ["Heuristics.*", "PUA.*"]
