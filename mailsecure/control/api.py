@@ -12,9 +12,12 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
+from ..records.api import Recorder
 from ..spool.api import Filter, Spool
+from ..spool.body import BodyStore
+from ..spool.ids import IdSource
 
-__all__ = ["Cluster", "Desk", "Destination", "Scheduler"]
+__all__ = ["Cluster", "Desk", "Destination", "Forwarding", "Scheduler"]
 
 
 class Destination(Protocol):
@@ -102,6 +105,19 @@ class Drain(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Forwarding:
+    """What it takes to send a copy of a held message.
+
+    ``hostname`` is ours; ``routable`` says whether mail to a domain has a way.
+    """
+
+    hostname: str
+    ids: IdSource
+    bodies: BodyStore
+    routable: Callable[[str], bool]
+
+
+@dataclass(frozen=True, slots=True)
 class Desk:
     """All that a request may touch.
 
@@ -120,3 +136,7 @@ class Desk:
     balance: Callable[[], dict[str, Any]] | None = None
     #: None only where nothing is there to drain, in tests.
     drain: Drain | None = None
+    #: What takes note of deeds; None where no history is kept.
+    recorder: Recorder | None = None
+    #: None only in tests of something else.
+    forwarding: Forwarding | None = None
