@@ -27,7 +27,8 @@ GTUBE = b"XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
 HEAD = (
     b"From: s@client.test\r\nTo: a@example.com\r\nSubject: %s\r\nMessage-ID: <%s@client.test>\r\n"
 )
-CONTENT = "[scan]\nchecks = attachments markers\n"
+#: Within so many seconds what greylisting learnt is in its file.
+WRITTEN = 3.0
 
 
 def plain(subject: str, body: bytes = b"hello\r\n") -> bytes:
@@ -471,9 +472,12 @@ class Identity(ScanTestCase):
         self.assertEqual(self.send(node, plain("x"))[1][:3], "450")
         time.sleep(1.2)
         self.assertEqual(self.send(node, plain("x"))[-1][:3], "250", node.tail())
+        time.sleep(WRITTEN)
         node.kill()
+        mark = len(node.lines)
         node.launch()
-        node.line("ready as", 20, since=len(node.lines))
+        node.line("ready as", 20, since=mark)
+        self.assertEqual(node.matching("greylist", since=mark), [])
         self.assertEqual(self.send(node, plain("y"))[-1][:3], "250", node.tail())
 
     def test_a_silent_dns_delays_and_refuses_nothing(self) -> None:
