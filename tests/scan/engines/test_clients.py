@@ -502,6 +502,13 @@ class IcapTests(Common, ClientTestCase):
             self.assertEqual(self.judge(body).symbols, ())
         self.fake.extension = b""
         self.assertEqual(self.symbol(EICAR).reason, "changed to an answer 403")
+        self.fake.answer = (
+            b"ICAP/1.0 200 OK\r\nEncapsulated: res-hdr=0, res-body=19\r\n\r\n"
+            b"HTTP/1.1 200 OK\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+        )
+        self.assertEqual(self.symbol().reason, "changed to an answer 200")
+        self.assertEqual(self.symbol(b"no").reason, "changed to an answer 200")
+        self.assertEqual(self.judge(b"ok").symbols, ())
         self.fake.answer = b"ICAP/1.0 200 OK\r\nEncapsulated: null-body=0\r\n\r\n"
         self.assertEqual(self.symbol().reason, "changed")
 
