@@ -204,9 +204,9 @@ async def _header_section(body: BodyReader) -> HeaderSection:
         while batch := await body.read():
             if header.feed(batch):
                 return header
+        header.end()
     except RemoteFault as fault:
         raise Unscannable(str(fault)) from None
-    header.end()
     return header
 
 

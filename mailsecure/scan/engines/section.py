@@ -6,9 +6,11 @@ import re
 
 from ...errors import RemoteFault
 
-__all__ = ["MAX_HEADER", "HeaderSection"]
+__all__ = ["MAX_FIELDS", "MAX_HEADER", "HeaderSection"]
 
 MAX_HEADER = 256 << 10
+#: More would take too long in the reactor's thread, and nobody's mail has them.
+MAX_FIELDS = 1000
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:(.*)", re.DOTALL)
 
 
@@ -55,6 +57,8 @@ class HeaderSection:
                 after = header[at:] + bytes(b"\r\n" * (rest > end)) + after
                 break
             value = match[2].replace(b"\r\n", b"\n").decode("utf-8", "surrogateescape")
+            if len(self.fields) >= MAX_FIELDS:
+                raise RemoteFault(f"a header section of more than {MAX_FIELDS} fields")
             self.fields.append((match[1].decode("ascii"), value))
             at = stop
         self.rest = after

@@ -96,7 +96,8 @@ class Wires:
             self._sweeper.start()
 
     def close(self) -> None:
-        """Close what is idle."""
+        """Close what is idle, and keep nothing any more."""
+        self._keep = 0
         self._sweeper.stop()
         while self._idle:
             self._idle.pop().abort()
