@@ -146,7 +146,7 @@ class Scan:
     headers: bool = option("yes-no", "yes", "Write X-Spam-Status and X-Spam-Flag into what is delivered.")
     relay_only_networks: tuple[Network, ...] = option("networks", "", "Clients whose mail is only relayed, never scanned.", "192.0.2.0/24")
     relay_only_listeners: tuple[str, ...] = option("endpoints", "", "Endpoints of [smtp] listen or listen_tls whose mail is only relayed, one a line, written as there.", "tcp:10026:interface=127.0.0.1")
-    workers: int = option("limit", "0", "Processes that take messages apart; 0: as many as there are processors.", restart=True)
+    workers: int = option("limit", "0", "Processes that take messages apart; 0: as many as there are processors, at least two.", restart=True)
     worker_memory: Octets = option("size", "512M", "The memory that one of them may take.", restart=True)
     worker_time: Seconds = option("timeout", "10s", "How long one of them may be busy with a message; then it is killed, and the message is unscannable.")
     max_parts: int = option("count", "2000", "A message with more MIME parts is unscannable.")
@@ -274,7 +274,7 @@ class Attachments:
     archive_depth: int = option("limit", "5", "How deep archives in archives are opened; deeper is unscannable.")
     archive_files: int = option("count", "5000", "Files of all archives of a message together; more are unscannable.")
     archive_size: Octets = option("size", "200M", "Octets that they may unpack to; more are unscannable.")
-    archive_ratio: int = option("count", "250", "An archive above 1M that unpacks to more than so many times its size is unscannable.")
+    archive_ratio: int = option("count", "250", "An archive that unpacks to more than 1M and more than so many times its size is unscannable.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,20 +137,22 @@ class JobTests(PoolTestCase):
         self.assertEqual(self.pool.report()["crashed"], 0)
 
     async def test_rights(self) -> None:
-        """A worker writes no file, runs nothing, and has no capabilities."""
+        """A worker writes no file, runs nothing, goes nowhere, and has no capabilities."""
         target = Path(tempfile.mkdtemp()) / "file"
+        victim = target.with_name("victim")
+        victim.write_bytes(b"precious")
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
-            result = await self.run_job("rights", {"path": str(target), "port": port})
-        self.assertFalse(result["write"])
-        self.assertEqual(target.stat().st_size, 0)
+            arguments = {"path": str(target), "victim": str(victim), "port": port}
+            result = await self.run_job("rights", arguments)
+        for attempt in ("write", "truncate", "unlink", "run", "connect", "socket", "kill"):
+            self.assertFalse(result[attempt], attempt)
+        self.assertTrue(result["read"])
+        self.assertFalse(target.exists())
+        self.assertEqual(victim.read_bytes(), b"precious")
         self.assertEqual(result["no_new_privileges"], 1)
         self.assertEqual(result["core"], 0)
-        if os.geteuid() == 0:
-            self.assertEqual(result["capabilities"], 0)
-            self.assertFalse(result["connect"])
-        else:
-            self.assertFalse(result["run"])
+        self.assertEqual(result["capabilities"], 0)
 
 
 class TroubleTests(PoolTestCase):

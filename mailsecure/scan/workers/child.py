@@ -31,6 +31,7 @@ from ...errors import LocalFault
 from ..faults import Unscannable
 from .confining import die_with_parent, limit_processor, limit_resources, nice
 from .frames import PREFIX_OCTETS, encode_frame, read_object, read_prefix
+from .syscalls import forbid_calls
 
 __all__ = ["Job", "find_job", "live"]
 
@@ -83,6 +84,7 @@ def _settle(memory: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     nice(0, 1000)
     limit_resources(memory)
+    forbid_calls()
 
 
 def _work(stream: BinaryIO, wire: socket.socket, package: str) -> bool:

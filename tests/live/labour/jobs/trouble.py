@@ -9,6 +9,7 @@ import resource
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,26 +88,29 @@ def lack(arguments: dict[str, Any], octets: bytes) -> dict[str, Any]:
 
 def rights(arguments: dict[str, Any], octets: bytes) -> dict[str, Any]:
     """Tell what this process may do."""
-    tried = {}
-    for name, attempt in {
+    victim = Path(arguments["victim"])
+    attempts: dict[str, Callable[[], object]] = {
+        "read": victim.read_bytes,
         "write": lambda: Path(arguments["path"]).write_bytes(b"x" * 100),
+        "truncate": lambda: os.truncate(victim, 0),
+        "unlink": victim.unlink,
         "run": lambda: os.posix_spawn("/bin/true", ["true"], {}),
         "connect": lambda: socket.create_connection(("127.0.0.1", arguments["port"]), 1).close(),
-    }.items():
+        "socket": lambda: socket.socket(socket.AF_UNIX).close(),
+        "kill": lambda: os.kill(os.getppid(), 0),
+    }
+    tried = {}
+    for name, attempt in attempts.items():
         try:
             attempt()
             tried[name] = True
         except OSError:
             tried[name] = False
-    status = dict(
-        line.split(":\t", 1) for line in Path("/proc/thread-self/status").read_text().splitlines()
-    )
+    lines = Path("/proc/thread-self/status").read_text().splitlines()
+    status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
     return {
         **tried,
-        "capabilities": int(status["CapEff"], 16) | int(status["CapBnd"], 16),
+        "capabilities": int(status["CapEff"], 16),
         "no_new_privileges": int(status["NoNewPrivs"]),
         "core": resource.getrlimit(resource.RLIMIT_CORE)[0],
-        "descriptors": sorted(int(each) for each in os.listdir("/proc/thread-self/fd"))
-        if os.access("/proc/thread-self/fd", os.R_OK)
-        else [],
     }
