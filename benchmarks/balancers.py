@@ -69,7 +69,7 @@ class Daemon(Balancer):
             f"[node]\nname = director\nhostname = director.test\nstate = {self.directory}/state\n"
             f"[smtp]\nlisten = tcp:{PORT}:backlog=4096\ngreeting_delay = 0s\nsession_rate = 0\n"
             f"max_sessions = 1000\nmax_sessions_per_client = 1000\n"
-            f"[spool]\nmin_free = 0\n[log]\nfile = {self.directory}/mail.log\n"
+            f"[spool]\nmin_free = 0\n[scan]\nchecks =\n[records]\nenabled = no\n[log]\nfile = {self.directory}/mail.log\n"
             f"[cluster]\nkey_file = {key}\ninterface = eth0\naddress = {DIRECTOR}\n"
             f"role = director\nweight = 0\nunicast_peers = {' '.join(SINKS)}\n{CLUSTER}"
             f"[virtual:mail]\naddresses = {ADDRESS}\npriority = 255\n"

@@ -307,6 +307,7 @@ class OursPlain(Filtered, Ours):
     """mailsecure, which judges nothing and keeps no history."""
 
     name = "mailsecure-plain"
+    judging = ""
     sections = "[scan]\nchecks =\n[records]\nenabled = no\n"
 
     def prepare(self) -> list[str]:

@@ -155,7 +155,7 @@ class Ours(Node):
             f"state = {self.directory}/state\n"
             f"[smtp]\nlisten = tcp:{PORT}\ngreeting_delay = 0s\nsession_rate = 0\n"
             f"max_sessions = 5000\nmax_sessions_per_client = 5000\n"
-            f"[spool]\nmin_free = 0\n"
+            f"[spool]\nmin_free = 0\n[scan]\nchecks =\n[records]\nenabled = no\n"
             f"[log]\nfile = {self.directory}/daemon.log\n{self.cluster()}"
         )
         script = "import sys; from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()"

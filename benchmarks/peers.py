@@ -17,7 +17,17 @@ import sys
 import time
 from pathlib import Path
 
-__all__ = ["PEERS", "TICK", "Haraka", "Ours", "Postfix", "PostfixAsShipped", "Server", "stat"]
+__all__ = [
+    "PEERS",
+    "ROOT",
+    "TICK",
+    "Haraka",
+    "Ours",
+    "Postfix",
+    "PostfixAsShipped",
+    "Server",
+    "stat",
+]
 
 ROOT = Path(__file__).parent.parent
 CACHE = Path(__file__).parent / ".cache"
@@ -131,6 +141,10 @@ class Ours(Server):
     """mailsecure."""
 
     name = "mailsecure"
+    script = "import sys; from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()"
+
+    #: The peers do not judge either; see benchmarks/scanning.py for where they do.
+    judging = "[scan]\nchecks =\n[records]\nenabled = no\n"
 
     def prepare(self) -> list[str]:
         """Trust loopback; hold by routing to a port where nobody is."""
@@ -140,11 +154,10 @@ class Ours(Server):
             f"[smtp]\nlisten = tcp:{self.port}:interface=127.0.0.1:backlog=1000\n"
             f"max_sessions = 11000\n"
             f"[domains]\nexample.com = smtp://127.0.0.1:{next_hop}\n"
-            f"[log]\nfile = {self.directory}/mail.log\n"
+            f"[log]\nfile = {self.directory}/mail.log\n{self.judging}"
         )
-        script = "import sys; from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()"
         return [
-            sys.executable, "-c", script, *self.options(), "--nodaemon", "--pidfile=",
+            sys.executable, "-c", self.script, *self.options(), "--nodaemon", "--pidfile=",
             "mailsecure", "--config", str(self.directory / "m.ini"),
         ]  # fmt: skip
 

@@ -12,6 +12,8 @@ the lines, though the former takes its share of the interpreter.  Waiting for th
 The profiler's clock is the wall's.  A call that wakes another process (send) is charged
 with the time that process then runs in our place, all the more on a busy machine; the
 CPU of each process, user and kernel, is printed above the tables to compare.
+``--sample`` looks now and then instead (:mod:`.sampling`): it distorts nothing, and counts
+no calls.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from pathlib import Path
 
 from .filters import OursAuth, OursRspamd, OursWithoutRecords
 from .names import TTL
-from .peers import TICK, Ours, Server, stat
+from .peers import ROOT, TICK, Ours, Server, stat
 from .scanning import go_alone, name_server, send_mails
 from .sidebyside import (
     HERE,
@@ -51,6 +53,12 @@ class Profiled(Ours):
     def options(self) -> list[str]:
         """Return twistd's profiling options."""
         return [f"--profile={self.directory}.prof", "--savestats", "--profiler=cprofile"]
+
+
+SAMPLED = (
+    f"import sys; sys.path.insert(0, {str(ROOT)!r}); "
+    f"from benchmarks.sampling import install; install(); {Ours.script}"
+)
 
 
 class ProfiledAuth(Profiled, OursAuth):
@@ -122,12 +130,17 @@ def record_scanning(options: argparse.Namespace) -> pstats.Stats:
 
 
 def times(server: Server) -> dict[int, tuple[str, int, int]]:
-    """Return each process of the server: its command, and its ticks of CPU, user and kernel."""
+    """Return each process of the server: its command, and its ticks of CPU, user and kernel.
+
+    Those of its children that have ended are among them.
+    """
     found = {}
     for pid in server.tree():
         if row := stat(pid):
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            found[pid] = (b" ".join(words)[:40].decode(), int(row[11]), int(row[12]))
+            user, kernel, ended_user, ended_kernel = map(int, row[11:15])
+            command = b" ".join(words)[-60:].decode(errors="replace")
+            found[pid] = (command, user + ended_user, kernel + ended_kernel)
     return found
 
 
@@ -169,9 +182,12 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=5000)
     parser.add_argument("--lines", type=int, default=40, help="functions to show")
     parser.add_argument("--scan", choices=list(SCANNING), help="judge as well, mail of 10 KB")
+    parser.add_argument("--sample", action="store_true", help="look now and then instead")
     parser.add_argument("--dir", type=Path, default=HERE / ".work")
     options = parser.parse_args()
     choose([Ours.name])
+    if options.sample:
+        Profiled.script = SAMPLED
     if options.scan:
         statistics = record_scanning(options)
     else:

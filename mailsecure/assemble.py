@@ -18,7 +18,7 @@ from .cluster.place import own_place
 from .cluster.service import ClusterParts, ClusterService
 from .cluster.values import Fitness
 from .config.model import Config, Route, Topology
-from .control.api import Desk
+from .control.api import Desk, Forwarding
 from .control.logfile import LogFile
 from .control.manhole import ManholeService
 from .control.metrics import Figures, MetricsService, process_gauges
@@ -78,6 +78,7 @@ def build(config: Config, world: World, path: Path) -> Daemon:  # noqa: PLR0915 
         hostname=node.hostname,
         ids=ids,
         counters=counters,
+        recorder=recorder,
     )
 
     def load() -> int:
@@ -164,21 +165,20 @@ def build(config: Config, world: World, path: Path) -> Daemon:  # noqa: PLR0915 
         return await daemon.reload()
 
     balance = None if balancer is None else balancer.report
-    control = ControlService(
-        state / SOCKET_NAME,
-        world,
-        Desk(
-            spool,
-            scheduler,
-            status,
-            reload,
-            cluster,
-            balance,
-            drain,
-            lambda asked: rehearse(scanner, asked),
-            gateway.trusts,
-        ),
+    desk = Desk(
+        spool,
+        scheduler,
+        status,
+        reload,
+        cluster,
+        balance,
+        drain,
+        recorder=recorder,
+        forwarding=Forwarding(node.hostname, ids, bodies, out.routable),
+        rehearse=lambda asked: rehearse(scanner, asked),
+        trusted=gateway.trusts,
     )
+    control = ControlService(state / SOCKET_NAME, world, desk)
     gauges = process_gauges(vitals) | {
         "sessions": ("SMTP sessions open now.", gateway.count_sessions),
         "draining": ("Whether this node is drained, or about to be.", lambda: int(drain.draining)),
@@ -263,7 +263,7 @@ class Condition:
         spool: Spool,
         load: Callable[[], int],
         draining: Callable[[], bool],
-        judging: Callable[[], bool],
+        judging: Callable[[], bool] = lambda: True,
     ) -> None:
         self._judging = judging
         self._spool = spool
@@ -300,6 +300,10 @@ class Outward:
                 self._world, config.delivery, config.node.hostname, route, self.is_self
             )
         return made
+
+    def routable(self, domain: str) -> bool:
+        """Say whether mail to ``domain`` has a way."""
+        return self._routes.find(domain) is not None
 
     def reconfigure(self, config: Config) -> None:
         """Make transports anew where the settings of delivery changed."""

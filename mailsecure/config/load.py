@@ -18,6 +18,7 @@ from typing import Any
 from ..errors import ConfigProblems
 from .cluster import cluster_contradictions, completed
 from .contradictions import contradictions
+from .engine_contradictions import engine_contradictions
 from .kinds import KINDS
 from .model import Config, Route
 from .reader import Entry, Ini, read_ini
@@ -100,7 +101,12 @@ def load(text: str, file: str) -> Loaded:
     domains, lines = _domains(ini)
     config = completed(Config(file=file, domains=domains, **fields_of(values)), ini.entries)
     loaded = Loaded(config, ini, wrong, lines)
-    every = (contradictions, cluster_contradictions, scan_contradictions)
+    every = (
+        contradictions,
+        cluster_contradictions,
+        scan_contradictions,
+        engine_contradictions,
+    )
     for found in chain.from_iterable(rule(config) for rule in every):
         if not any(option in wrong for option in found.options):
             title, option = found.options[0]

@@ -15,6 +15,7 @@ from ..units import Octets, Seconds
 from .declaring import option
 
 __all__ = [
+    "OUR_CHECKS",
     "Arc",
     "Attachments",
     "Authentication",
@@ -43,6 +44,24 @@ __all__ = [
 
 #: The score that nothing reaches, written ``never``.
 NEVER = float("inf")
+#: Checks and engines that come with mailsecure (``twisted/plugins/mailsecure_checks.py``).
+OUR_CHECKS = frozenset(
+    [
+        "attachments",
+        "authentication",
+        "dnsbl",
+        "greylist",
+        "identity",
+        "markers",
+        "rates",
+        "urls",
+        "clamav",
+        "icap",
+        "milter",
+        "rspamd",
+        "spamassassin",
+    ]
+)
 
 Network = IPv4Network | IPv6Network
 
@@ -286,7 +305,7 @@ class SiteCheck:
 class EngineSettings:
     """What all engines have in common."""
 
-    timeout: Seconds = option("timeout", "30s", "How long a message may take here.")
+    timeout: Seconds = option("timeout", "30s", "How long a message may take here, waiting for its turn included; [scan] check_timeout does not count for engines.")
     on_failure: OnFailure | None = option("choice?", "", "What becomes of a message that it could not judge: tempfail or accept; as [scan] says if empty.")
     connections: int = option("count", "10", "Messages that are scanned there at once; more wait.")
     failures: int = option("count", "3", "After so many failures in a row it is left alone for a while.")
@@ -298,20 +317,23 @@ class Clamav(EngineSettings):
     """ClamAV's clamd, over its INSTREAM command: finds malware.
 
     Let clamd's StreamMaxLength be at least ``max_size``.  Symbols: CLAMAV (malware, as
-    ``[scan] malware`` says), CLAMAV_ENCRYPTED, CLAMAV_LIMITS.
+    ``[scan] malware`` says), CLAMAV_SUSPICIOUS (a score of 5), CLAMAV_ENCRYPTED,
+    CLAMAV_LIMITS (unscannable), CLAMAV_FAILED.
     """
 
     address: str = option("client", "unix:/run/clamav/clamd.ctl", "Where clamd listens: unix:PATH or tcp:HOST:PORT.", "tcp:127.0.0.1:3310")
     max_size: Octets = option("size", "25M", "Larger messages count as unscannable here.")
-    suspicious: tuple[str, ...] = option("words", "Heuristics.* PUA.*", "Patterns of names that only add 5 to the score.")
+    suspicious: tuple[str, ...] = option("words", "Heuristics.* PUA.*", "Patterns of names that are CLAMAV_SUSPICIOUS and no malware.")
 
 
 @dataclass(frozen=True, slots=True)
 class Rspamd(EngineSettings):
     """Rspamd, over HTTP (/checkv2): its action, score, symbols and headers are honoured.
 
-    Its action counts as the strictest of ours: reject, quarantine, add header and rewrite
-    subject (tag), greylist and soft reject (tempfail).
+    Symbols: RSPAMD, with its score, and RSPAMD_FAILED.  Its action is done at least: reject,
+    quarantine, discard, soft reject (tempfail), add header and rewrite subject (tag).  Its
+    ``greylist`` is a range of scores and asks for nothing: when its module of that name
+    greylists, the action is soft reject.
     """
 
     url: str = option("url", "http://127.0.0.1:11333", "Where its normal worker or its proxy listens.", "http://192.0.2.9:11333")
@@ -324,10 +346,10 @@ class Rspamd(EngineSettings):
 
 @dataclass(frozen=True, slots=True)
 class Spamassassin(EngineSettings):
-    """SpamAssassin's spamd, over its own protocol: its score is added.
+    """SpamAssassin, over the protocol of spamd: its score is added to that of the message.
 
-    Its score, times ``weight``, is that of the symbol SPAMASSASSIN; the tests that it names are
-    the reason.  Whatever it thinks of thresholds is not asked.
+    What spamd itself would call spam (``required_score``) does not count: the thresholds of
+    ``[scan]`` do.  Symbols: SPAMASSASSIN, SPAMASSASSIN_FAILED.
     """
 
     address: str = option("client", "tcp:127.0.0.1:783", "Where spamd listens: unix:PATH or tcp:HOST:PORT.", "unix:/run/spamd.sock")
@@ -340,8 +362,8 @@ class Spamassassin(EngineSettings):
 class Icap(EngineSettings):
     """A scanner that speaks ICAP (RFC 3507), asked with RESPMOD: finds malware.
 
-    Most commercial scanners do.  What it calls infected is the symbol ICAP, which is malware
-    (``[scan] malware`` says what is done with it), the name that it gives is the reason.
+    Many products against malware can be asked this way.  What the server names, blocks or
+    would have changed is malware.  Symbols: ICAP, ICAP_FAILED.
     """
 
     url: str = option("url", "icap://127.0.0.1:1344/avscan", "The service.", "icap://192.0.2.9:1344/srv_clamav")
@@ -353,7 +375,8 @@ class Milter(EngineSettings):
     """A mail filter that speaks the milter protocol (version 6), asked once a message.
 
     It hears the whole session when the message is there; its verdict and its changes of the
-    header are honoured, changes of the body are not.
+    header are honoured, changes of the body are not.  Symbols: MILTER_REJECT,
+    MILTER_TEMPFAIL, MILTER_DISCARD, MILTER_QUARANTINE, MILTER_FAILED.
     """
 
     address: str = option("client", "unix:/run/milter.sock", "Where it listens: unix:PATH or tcp:HOST:PORT.", "tcp:127.0.0.1:8891")

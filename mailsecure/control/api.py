@@ -12,10 +12,13 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
+from ..records.api import Recorder
 from ..scan.rehearsing import Rehearsal
 from ..spool.api import Filter, Spool
+from ..spool.body import BodyStore
+from ..spool.ids import IdSource
 
-__all__ = ["Cluster", "Desk", "Destination", "Scheduler"]
+__all__ = ["Cluster", "Desk", "Destination", "Forwarding", "Scheduler"]
 
 
 class Destination(Protocol):
@@ -103,6 +106,19 @@ class Drain(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Forwarding:
+    """What it takes to send a copy of a held message.
+
+    ``hostname`` is ours; ``routable`` says whether mail to a domain has a way.
+    """
+
+    hostname: str
+    ids: IdSource
+    bodies: BodyStore
+    routable: Callable[[str], bool]
+
+
+@dataclass(frozen=True, slots=True)
 class Desk:
     """All that a request may touch.
 
@@ -125,3 +141,7 @@ class Desk:
     rehearse: Callable[[Rehearsal], Awaitable[dict[str, Any]]] | None = None
     #: Says whether an address is in ``[relay] networks``.
     trusted: Callable[[str], bool] = bool
+    #: What takes note of deeds; None where no history is kept.
+    recorder: Recorder | None = None
+    #: None only in tests of something else.
+    forwarding: Forwarding | None = None

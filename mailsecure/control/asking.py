@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
@@ -19,6 +20,7 @@ from ..config.model import Node
 from ..config.reader import read_ini
 from ..units import parse_seconds
 from .client import ask
+from .lines import escape
 from .wire import SOCKET_NAME, Kind, Refusal
 
 __all__ = [
@@ -26,14 +28,20 @@ __all__ = [
     "Duration",
     "asked",
     "common",
+    "given",
     "json_text",
+    "outcome_for_file",
     "outcome_of",
     "print_json",
+    "print_listing",
     "print_page",
+    "write_content",
 ]
 
 CONFIG = Path("/etc/mailsecure.ini")
 _PIPE_WIDTH = 200
+#: How often a listing is shown while it arrives, in seconds.
+_FLUSH = 0.2
 
 #: A function that click makes a command of, or has made one of.
 Decorated: TypeAlias = Callable[..., Any]
@@ -78,14 +86,21 @@ def asked(
 
 
 def outcome_of(
-    config: Path,
-    request: str,
-    arguments: dict[str, Any],
-    timeout: float = 60.0,
-    descriptor: int | None = None,
+    config: Path, request: str, arguments: dict[str, Any], timeout: float = 60.0
 ) -> dict[str, Any]:
-    """Return the result of a request that has no items; a file may go with it."""
-    answer = ask(socket_of(config), request, arguments, timeout=timeout, descriptor=descriptor)
+    """Return the result of a request that has no items."""
+    return _outcome(asked(config, request, arguments, timeout))
+
+
+def outcome_for_file(
+    config: Path, request: str, arguments: dict[str, Any], descriptor: int, timeout: float
+) -> dict[str, Any]:
+    """Return the result of a request about the file behind ``descriptor``."""
+    path = socket_of(config)
+    return _outcome(ask(path, request, arguments, timeout=timeout, descriptor=descriptor))
+
+
+def _outcome(answer: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     return next(value for word, value in answer if word == "done")
 
 
@@ -120,3 +135,35 @@ def print_page(page: Iterable[RenderableType]) -> None:
     console = Console(width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
     for each in page:
         console.print(each)
+
+
+def print_listing(
+    answer: Iterable[tuple[str, dict[str, Any]]],
+    head: Iterable[str],
+    lines: Callable[[dict[str, Any]], Iterable[str]],
+) -> dict[str, Any]:
+    """Print a listing while it arrives, ``head`` above the first item; return the result."""
+    flushed = 0.0
+    for word, value in answer:
+        if word == "done":
+            return value
+        shown = [*([] if flushed else head), *lines(value)]
+        sys.stdout.writelines(f"{line}\n" for line in shown)
+        if time.time() > flushed + _FLUSH:
+            sys.stdout.flush()
+            flushed = time.time()
+    raise AssertionError("an answer without its end is a Refusal")
+
+
+def write_content(octets: bytes) -> None:
+    """Write content as it is, but to a terminal only what can be seen."""
+    if not sys.stdout.isatty():
+        sys.stdout.buffer.write(octets)
+        return
+    text = octets.decode("utf-8", "surrogateescape").replace("\r\n", "\n")
+    sys.stdout.write("\n".join(map(escape, text.split("\n"))))
+
+
+def given(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return what was given of a command's options."""
+    return {name: value for name, value in arguments.items() if value}

@@ -25,21 +25,27 @@ import click
 
 from .. import __version__
 from ..config.files import read_config
-from ..errors import ConfigProblems
+from ..config.model import Config
+from ..config.scanning import OUR_CHECKS
+from ..errors import ConfigProblems, LocalFault, Problem
 from . import tables
 from .asking import (
     Decorated,
     asked,
     common,
+    given,
     json_text,
     outcome_of,
     print_json,
+    print_listing,
     print_page,
+    write_content,
 )
 from .cluster_command import cluster
 from .dkim_command import dkim
 from .drain_command import drain, undrain
 from .lines import escape
+from .quarantine_command import quarantine
 from .scan_command import scan
 from .wire import Kind, Refusal
 
@@ -47,7 +53,6 @@ __all__ = ["main"]
 
 _ACTION_TIMEOUT = 600.0
 _STATUS_TIMEOUT = 10.0
-_FLUSH = 0.2
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -110,7 +115,9 @@ def cli() -> None:
 def check(config: Path, as_json: bool) -> int:
     """Check the ini and say where it listens and where mail goes."""
     try:
-        summary = tables.summary(read_config(config), [name for _, name in socket.if_nameindex()])
+        read = read_config(config)
+        _check_plugins(read)
+        summary = tables.summary(read, [name for _, name in socket.if_nameindex()])
     except ConfigProblems as problems:
         _tell_problems(problems, as_json)
         return Kind.CONFIG.exit_code
@@ -134,6 +141,24 @@ def check(config: Path, as_json: bool) -> int:
     for line in tables.cluster_lines(summary):
         click.echo(line)
     return 0
+
+
+def _check_plugins(config: Config) -> None:
+    """Raise ConfigProblems where the ini names checks that are not there.
+
+    They are looked for only where it names one that is not ours, because that takes Twisted.
+    """
+    named = {*config.scan.checks, *config.scan.engines, *config.check}
+    if named <= OUR_CHECKS and config.scan.plugins is None:
+        return
+    from ..scan.finding import find_makers, unknown_checks  # noqa: PLC0415
+
+    try:
+        problems = unknown_checks(config, find_makers(config.scan.plugins))
+    except LocalFault as fault:
+        problems = [Problem(config.file, 0, "scan", "plugins", str(fault))]
+    if problems:
+        raise ConfigProblems(problems)
 
 
 def _tell_problems(problems: ConfigProblems, as_json: bool) -> None:
@@ -173,6 +198,7 @@ cli.add_command(dkim)
 cli.add_command(drain)
 cli.add_command(undrain)
 cli.add_command(scan)
+cli.add_command(quarantine)
 
 
 @cli.group()
@@ -187,19 +213,14 @@ def queue() -> None:
 def queue_list(config: Path, as_json: bool, limit: int | None, **filters: str) -> None:
     """List messages, oldest first."""
     now = time.time()
-    flushed = 0.0
-    for word, value in asked(config, "queue.list", _given(filters) | {"limit": limit or 0}):
-        if word == "done":
-            if not as_json:
-                click.echo(_listed(value))
-            return
-        if not flushed and not as_json:
-            click.echo(tables.listing_head())
-        lines = [json_text(value)] if as_json else tables.listing(value, now)
-        sys.stdout.writelines(f"{line}\n" for line in lines)
-        if time.time() > flushed + _FLUSH:
-            sys.stdout.flush()
-            flushed = time.time()
+    answer = asked(config, "queue.list", given(filters) | {"limit": limit or 0})
+    done = print_listing(
+        answer,
+        [] if as_json else [tables.listing_head()],
+        lambda item: [json_text(item)] if as_json else tables.listing(item, now),
+    )
+    if not as_json:
+        click.echo(_listed(done))
 
 
 def _listed(value: dict[str, Any]) -> str:
@@ -219,7 +240,7 @@ def queue_show(config: Path, as_json: bool, id: str, full: bool) -> None:
         if word == "item":
             octets = base64.b64decode(value["content"])
             if full and not as_json:
-                _write(octets)
+                write_content(octets)
             else:
                 header += octets
         elif as_json:
@@ -228,20 +249,11 @@ def queue_show(config: Path, as_json: bool, id: str, full: bool) -> None:
             print_page(tables.shown(value, header.decode("utf-8", "surrogateescape"), time.time()))
 
 
-def _write(octets: bytes) -> None:
-    """Write content as it is, but to a terminal only what can be seen."""
-    if not sys.stdout.isatty():
-        sys.stdout.buffer.write(octets)
-        return
-    text = octets.decode("utf-8", "surrogateescape").replace("\r\n", "\n")
-    sys.stdout.write("\n".join(map(escape, text.split("\n"))))
-
-
 def _action(verb: str, past: str, text: str) -> Decorated:
     """Define the command ``queue VERB``; ``past`` says what happened to recipients."""
 
-    def command(config: Path, as_json: bool, ids: tuple[str, ...], **given: Any) -> None:
-        arguments = _given(given)
+    def command(config: Path, as_json: bool, ids: tuple[str, ...], **options: Any) -> None:
+        arguments = given(options)
         recipients = 0
         for each in [{"id": name} for name in ids] or [{}]:
             done = outcome_of(config, f"queue.{verb}", arguments | each, timeout=_ACTION_TIMEOUT)
@@ -266,7 +278,3 @@ _action("hold", "held", "Keep in the queue, untried, until released.")
 _action("release", "released", "Release what was held.")
 _action("delete", "deleted", "Remove for good; nobody is told.")
 _action("bounce", "returned", "Give up and notify the senders.")
-
-
-def _given(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in arguments.items() if value}

@@ -12,7 +12,7 @@ Twisted resource too; it is WSGI in a thread, which would read the counters from
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from io import BytesIO
 from typing import Any
@@ -35,7 +35,7 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 from .. import __version__
 from ..counters import Counters
 from ..errors import LocalFault
-from ..spool.api import Filter, Spool
+from ..spool.api import Filter, Listing, QuarantineFilter, QuarantineListing, Spool
 from ..world import World
 from .api import Cluster
 from .balance_metrics import balance_figures
@@ -101,10 +101,14 @@ class Figures(Collector):
 
 
 _QUEUE = {
-    "queue_messages": "Messages in the spool.",
-    "queue_recipients": "Recipients in the spool.",
-    "queue_octets": "Octets of the messages in the spool.",
-    "queue_oldest_seconds": "The age of the oldest message in the spool.",
+    "queue_messages": "Messages in the queue.",
+    "queue_recipients": "Recipients in the queue.",
+    "queue_octets": "Octets of the messages in the queue.",
+    "queue_oldest_seconds": "The age of the oldest message in the queue.",
+    "quarantine_messages": "Messages in the quarantine.",
+    "quarantine_recipients": "Recipients in the quarantine.",
+    "quarantine_octets": "Octets on disk of the messages in the quarantine.",
+    "quarantine_oldest_seconds": "The age of the oldest message in the quarantine.",
     "spool_well": "1 while the spool takes mail, else 0.",
 }
 
@@ -249,13 +253,21 @@ class MetricsService(Service):
     async def _queue(self) -> dict[str, float]:
         messages, recipients, octets = await self._spool.totals()
         oldest = await self._spool.find(Filter(), 1)
-        age = max(0.0, self._world.wall() - oldest[0].arrived) if oldest else 0.0
+        held, held_recipients, stored = await self._spool.quarantine_totals()
+        oldest_held = await self._spool.quarantined(QuarantineFilter(), 1)
         return {
             "queue_messages": messages,
             "queue_recipients": recipients,
             "queue_octets": octets,
-            "queue_oldest_seconds": age,
+            "queue_oldest_seconds": self._age(oldest),
+            "quarantine_messages": held,
+            "quarantine_recipients": held_recipients,
+            "quarantine_octets": stored,
+            "quarantine_oldest_seconds": self._age(oldest_held),
         }
+
+    def _age(self, oldest: Sequence[Listing] | Sequence[QuarantineListing]) -> float:
+        return max(0.0, self._world.wall() - oldest[0].arrived) if oldest else 0.0
 
     async def _healthz(self) -> _Content:
         health = self._spool.health()

@@ -20,6 +20,7 @@ request          arguments                                   answer
 ``queue.bounce``  likewise, and ``reason``                   likewise
 ``scan``         see :mod:`.scan_requests`; the file comes beside the request
 ``cluster.…``    see :mod:`.cluster_requests`
+``quarantine.…``  see :mod:`.quarantine_requests`
 ===============  ==========================================  ==============================
 
 A filter is any of ``id``, ``sender``, ``recipient``, ``destination``, ``state``.  What
@@ -33,30 +34,29 @@ the reactor free, however long the queue.
 
 from __future__ import annotations
 
-import base64
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from .. import __version__
-from ..errors import LocalFault, RemoteFault
-from ..spool.api import Body, Filter, Listing, QueuedMessage, RecipientState
-from ..spool.ids import MessageId, id_name, parse_id
+from ..errors import LocalFault
+from ..spool.api import Filter, Listing, RecipientState
+from ..spool.ids import MessageId, id_name
 from ..world import World
 from .api import Desk, Drain
 from .cluster_requests import ClusterRequests
+from .quarantine_requests import QuarantineRequests
 from .scan_requests import ScanRequests
+from .showing import Send, facts_of, message_id, send_content
 from .wire import Kind, Refusal, only
 
 __all__ = ["Requests", "Send"]
 
 _log = Logger(namespace="control")
 
-#: Sends one item and waits until the client has room for more.
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 _Arguments = dict[str, Any]
 
 #: The longest time that a drain may leave to sessions, in seconds.
@@ -65,8 +65,6 @@ LONGEST_DRAIN = 86400
 _PAGE = 100
 #: After so many recipients a listing lets the reactor turn.
 _BREATH = 200
-_PIECE = 48 * 1024
-_MAX_HEADER = 256 * 1024
 _FILTER = frozenset({"id", "sender", "recipient", "destination", "state"})
 _STATES = {state.value: state for state in RecipientState}
 
@@ -79,6 +77,7 @@ class Requests:
         self._desk = desk
         self._cluster = ClusterRequests(desk.cluster, desk.balance)
         self._scan = ScanRequests(desk.rehearse, desk.trusted)
+        self._quarantine = QuarantineRequests(world, desk)
         self._known: dict[str, Callable[[_Arguments, int, Send], Awaitable[_Arguments]]] = {
             "ping": self._ping,
             "status": self._status,
@@ -101,6 +100,8 @@ class Requests:
             return await answer(arguments, uid, send)
         if request.startswith("cluster."):
             return self._cluster.answer(request, arguments, uid)
+        if request.startswith("quarantine."):
+            return await self._quarantine.answer(request, arguments, uid, send)
         verb = request.removeprefix("queue.")
         if verb in ("flush", "hold", "release", "delete", "bounce") and verb != request:
             return await self._act(verb, arguments, uid)
@@ -178,36 +179,18 @@ class Requests:
 
     async def _show(self, arguments: _Arguments, uid: int, send: Send) -> dict[str, Any]:
         only(arguments, frozenset({"id", "full"}))
-        wanted = _id(arguments.get("id"))
+        wanted = message_id(arguments.get("id"))
         name = id_name(wanted)
         message = await self._desk.spool.content(wanted)
         listings = await self._desk.spool.find(Filter(id=wanted), 1)
         if message is None or not listings:
-            raise Refusal(Kind.ABSENT, f"no message {name} in the queue")
+            held = await self._desk.spool.quarantine_content(wanted)
+            hint = (f"It is held: see mailsecure quarantine show {name}.",) if held else ()
+            raise Refusal(Kind.ABSENT, f"no message {name} in the queue", hint)
         if arguments.get("full"):
             _log.info("content of {message} shown to uid {uid}", message=name, uid=uid)
-        await self._content(message.body, bool(arguments.get("full")), send)
-        return _item(listings[0]) | _facts(message)
-
-    async def _content(self, body: Body, full: bool, send: Send) -> None:
-        """Send the header section, or all, in pieces that are read outside the reactor."""
-        pieces = body.pieces(_PIECE)
-        header = b""
-        while (piece := await self._piece(body, pieces)) is not None:
-            if full:
-                await send(_encoded(piece))
-                continue
-            header += piece
-            if b"\r\n\r\n" in header or len(header) > _MAX_HEADER:
-                break
-        if header:
-            section, end, _ = header.partition(b"\r\n\r\n")
-            await send(_encoded(section + end[:2]))
-
-    async def _piece(self, body: Body, pieces: Iterator[bytes]) -> bytes | None:
-        if body.in_memory:
-            return next(pieces, None)
-        return await self._world.in_thread(next, pieces, None)
+        await send_content(self._world, message.body, bool(arguments.get("full")), send)
+        return _item(listings[0]) | facts_of(message)
 
     async def _act(self, verb: str, arguments: _Arguments, uid: int) -> dict[str, Any]:
         wanted = _filter(arguments, frozenset({"all", "reason"}))
@@ -240,10 +223,6 @@ class Requests:
         return {"recipients": recipients}
 
 
-def _encoded(content: bytes) -> dict[str, Any]:
-    return {"content": base64.b64encode(content).decode("ascii")}
-
-
 def _filter(arguments: _Arguments, others: frozenset[str]) -> Filter:
     """Return the filter that ``arguments`` hold besides ``others``."""
     only(arguments, _FILTER | others)
@@ -256,16 +235,8 @@ def _filter(arguments: _Arguments, others: frozenset[str]) -> Filter:
     state = arguments.get("state") or None
     if state is not None and (not isinstance(state, str) or state not in _STATES):
         raise Refusal(Kind.USAGE, f"a state is one of {', '.join(_STATES)}")
-    message = _id(arguments["id"]) if arguments.get("id") else None
+    message = message_id(arguments["id"]) if arguments.get("id") else None
     return Filter(id=message, state=_STATES[state] if state else None, **texts)
-
-
-def _id(name: object) -> MessageId:
-    try:
-        return parse_id(name if isinstance(name, str) else "")
-    except RemoteFault:
-        text = f"{name!r} is no message id: it has 13 letters and digits"
-        raise Refusal(Kind.USAGE, text) from None
 
 
 def _description(arguments: _Arguments) -> str:
@@ -290,19 +261,4 @@ def _item(listing: Listing) -> dict[str, Any]:
             }
             for mailbox, state, attempts, due, reply in listing.recipients
         ],
-    }
-
-
-def _facts(message: QueuedMessage) -> dict[str, Any]:
-    """Return what ``queue show`` says beyond the listing."""
-    envelope, arrival = message.envelope, message.arrival
-    return {
-        "helo": arrival.helo,
-        "protocol": arrival.protocol,
-        "session": arrival.session,
-        "facts": arrival.facts,
-        "eight_bit": envelope.eight_bit,
-        "smtputf8": envelope.smtputf8,
-        "ret": envelope.ret,
-        "envid": envelope.envid,
     }

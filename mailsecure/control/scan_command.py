@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import click
 
 from ..units import format_seconds
-from .asking import common, outcome_of, print_json
+from .asking import common, outcome_for_file, print_json
 from .lines import escape
 from .wire import Kind, Refusal
 
@@ -55,7 +55,7 @@ def scan(
         _copy(file, descriptor)
         arguments: dict[str, Any] = {"sender": sender, "client": client, "helo": helo}
         arguments["recipients"] = list(recipients)
-        found = outcome_of(config, "scan", arguments, _TIMEOUT, descriptor)
+        found = outcome_for_file(config, "scan", arguments, descriptor, _TIMEOUT)
     finally:
         os.close(descriptor)
     if as_json:

@@ -10,6 +10,8 @@ seconds, durations seconds)::
     reactor       {late: the worst lateness of the last minute}
     memory        resident octets;  descriptors  open ones
     spool         {well, full, why, messages, recipients, octets, oldest}
+    quarantine    {messages, recipients, octets, oldest}: octets on disk; null if the spool
+                  did not answer
     destinations  [{domain, recipients, due, oldest, in_flight, next_attempt, last_error}]
                   the longest queues first; at most 50, with ages for the first ten
     destinations_more   how many are left out
@@ -37,7 +39,7 @@ from .. import __version__
 from ..counters import Counters
 from ..errors import LocalFault
 from ..records.api import History
-from ..spool.api import Backlog, Filter, Spool
+from ..spool.api import Backlog, Filter, QuarantineFilter, Spool
 from ..world import World
 from .api import Cluster, Drain, Scheduler
 from .logfile import LogFile
@@ -101,13 +103,14 @@ class Status:
         queue = Deferred.fromCoroutine(self._queue())
         queue.addTimeout(_SPOOL_TIMEOUT, self.world.clock)
         try:
-            totals, destinations, more = await queue
+            totals, quarantine, destinations, more = await queue
         except (LocalFault, DeferredTimeout) as fault:
             silent = isinstance(fault, DeferredTimeout)
             spool["queue"] = "the spool did not answer in time" if silent else str(fault)
-            totals, destinations, more = {}, [], 0
+            totals, quarantine, destinations, more = {}, None, [], 0
         return status | {
             "spool": spool | totals,
+            "quarantine": quarantine,
             "destinations": destinations,
             "destinations_more": more,
         }
@@ -118,8 +121,10 @@ class Status:
         report = self.cluster.report()
         return {"groups": report["groups"], "alarms": report["alarms"]}
 
-    async def _queue(self) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
-        """Return the totals, the longest queues, and how many queues are left out."""
+    async def _queue(
+        self,
+    ) -> tuple[dict[str, Any], dict[str, Any] | None, list[dict[str, Any]], int]:
+        """Return the totals, the quarantine's, the longest queues, and how many are left out."""
         messages, recipients, octets = await self.spool.totals()
         backlog = sorted(await self.spool.backlog(), key=lambda each: -each.recipients)
         known = {each.domain: each for each in self.scheduler.snapshot()}
@@ -134,7 +139,18 @@ class Status:
             "octets": octets,
             "oldest": await self._oldest(Filter()),
         }
-        return totals, destinations, max(0, len(backlog) - _MOST_DESTINATIONS)
+        more = max(0, len(backlog) - _MOST_DESTINATIONS)
+        return totals, await self._quarantine(), destinations, more
+
+    async def _quarantine(self) -> dict[str, Any]:
+        messages, recipients, octets = await self.spool.quarantine_totals()
+        oldest = await self.spool.quarantined(QuarantineFilter(), 1)
+        return {
+            "messages": messages,
+            "recipients": recipients,
+            "octets": octets,
+            "oldest": oldest[0].arrived if oldest else None,
+        }
 
     def _oldest(self, filter: Filter) -> Awaitable[float | None]:
         found = self.spool.find(filter, 1)

@@ -27,8 +27,10 @@ __all__ = [
     "cells",
     "cluster_lines",
     "group_line",
+    "header_lines",
     "listing",
     "listing_head",
+    "message_facts",
     "moment",
     "shown",
     "status_page",
@@ -110,8 +112,11 @@ def cells(*values: str) -> list[Text]:
     return [Text(value) for value in values]
 
 
-def shown(item: dict[str, Any], header: str, now: float) -> Iterator[RenderableType]:
-    """Yield what ``queue show`` says of one message; ``header`` is its header section."""
+def message_facts(item: dict[str, Any], now: float, more: str = "") -> str:
+    """Return the lines on a message that queue and quarantine have alike.
+
+    ``more`` stands behind its octets.
+    """
     client = escape(item["client"]) or "this machine"
     helo = f" (HELO {escape(item['helo'])})" if item["helo"] else ""
     session = f", session {escape(item['session'])}" if item["session"] else ""
@@ -119,13 +124,24 @@ def shown(item: dict[str, Any], header: str, now: float) -> Iterator[RenderableT
     wants = (("8BITMIME", "eight_bit"), ("SMTPUTF8", "smtputf8"))
     flags = [name for name, key in wants if item[key]]
     flags += [f"{name}={escape(item[key])}" for name, key in _ENVELOPE if item[key]]
-    yield Text(
+    return (
         f"message   {escape(item['id'])}{' ' if flags else ''}{' '.join(flags)}\n"
         f"sender    {_path(item['sender'])}\n"
         f"arrived   {moment(item['arrived'])}, {age(now - item['arrived'])} ago, "
-        f"{item['octets']} octets\n"
+        f"{item['octets']} octets{more}\n"
         f"client    {client}{helo} {escape(item['protocol'])}{session}{facts}\n"
     )
+
+
+def header_lines(header: str) -> Iterator[RenderableType]:
+    """Yield a header section, below an empty line; nothing without one."""
+    if header:
+        yield Text("\n" + "\n".join(map(escape, header.rstrip("\r\n").split("\r\n"))))
+
+
+def shown(item: dict[str, Any], header: str, now: float) -> Iterator[RenderableType]:
+    """Yield what ``queue show`` says of one message; ``header`` is its header section."""
+    yield Text(message_facts(item, now))
     made = table("RECIPIENT", "STATE", "TRIES", "NEXT", "LAST REPLY", numbers=("TRIES",))
     for each in item["recipients"]:
         held = each["state"] == "held"
@@ -139,8 +155,7 @@ def shown(item: dict[str, Any], header: str, now: float) -> Iterator[RenderableT
             )
         )
     yield made
-    if header:
-        yield Text("\n" + "\n".join(map(escape, header.rstrip("\r\n").split("\r\n"))))
+    yield from header_lines(header)
 
 
 _ENVELOPE = (("RET", "ret"), ("ENVID", "envid"))
@@ -153,6 +168,8 @@ def status_page(status: dict[str, Any]) -> Iterator[RenderableType]:
         f"pid {status['pid']}, up {age(status['uptime'])}"
     )
     yield _spool_line(status)
+    if status["quarantine"] is not None and status["quarantine"]["messages"]:
+        yield _quarantine_line(status["quarantine"], status["now"])
     yield Text(
         f"{status['sessions']} sessions now, {format_octets(status['memory'])} of memory, "
         f"{status['descriptors']} descriptors, the reactor late by at most "
@@ -217,6 +234,16 @@ def _spool_line(status: dict[str, Any]) -> Text:
         f", messages: {spool['messages']}, recipients: {spool['recipients']}, "
         f"octets: {format_octets(spool['octets'])}"
         + (f", the oldest {age(status['now'] - oldest)} old" if oldest is not None else "")
+    )
+
+
+def _quarantine_line(quarantine: dict[str, Any], now: float) -> Text:
+    oldest = quarantine["oldest"]
+    return Text(
+        f"quarantine, messages: {quarantine['messages']}, "
+        f"recipients: {quarantine['recipients']}, "
+        f"on disk: {format_octets(quarantine['octets'])}"
+        + (f", the oldest {age(now - oldest)} old" if oldest is not None else "")
     )
 
 

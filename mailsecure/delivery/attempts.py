@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from ..config.model import Route
 from ..counters import Counters
 from ..errors import LocalFault
+from ..records.values import AttemptEvent
 from ..smtp.envelope import Recipient
 from ..smtp.replies import Reply
 from ..spool.api import QueuedMessage, Settlement
@@ -157,15 +158,29 @@ class Attempts:
         message, destination, reply = attempt.message, attempt.destination, outcome.reply
         self._counters.delivered += 1
         destination.delivered += 1
+        now, dsn = self._wall(), reply.enhanced or "2.0.0"
+        delay = now - message.arrived
         _log.info(
             FORMAT,
             message=id_name(message.id),
             recipient=recipient.mailbox,
             next_hop=outcome.next_hop or "none",
-            seconds=self._wall() - message.arrived,
-            dsn=reply.enhanced or "2.0.0",
+            seconds=delay,
+            dsn=dsn,
             status="sent",
             reply=reply,
+        )
+        self._ledger.tell(
+            AttemptEvent(
+                message.id,
+                now,
+                recipient.mailbox,
+                outcome.next_hop,
+                "sent",
+                dsn,
+                str(reply),
+                delay,
+            )
         )
         settlement = Settlement(message.id, (outcome.index,))
         self._ledger.record(settlement, self._settled, destination, message.id)

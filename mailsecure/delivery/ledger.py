@@ -1,4 +1,4 @@
-"""Settles: tells the log, the counters and the spool what became of an attempt.
+"""Settles: tells log, history, counters and spool what became of an attempt.
 
 Every attempt ends in one :class:`~..spool.api.Settlement`, with the notice for the sender
 in it, so that a crash neither loses nor repeats it.
@@ -25,12 +25,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..counters import Counters
+from ..records.api import Recorder
+from ..records.values import AttemptEvent
 from ..spool.api import NewMessage, QueuedMessage, Settlement, Spool, SpoolBroken
 from ..spool.ids import id_name
 from .notices import Notices
 from .outcomes import INTERNAL_ERROR, Line, Verdict
 
-__all__ = ["FORMAT", "Ledger", "log_line"]
+__all__ = ["FORMAT", "Ledger", "attempt_event", "log_line"]
 
 _log = Logger(namespace="delivery")
 
@@ -64,8 +66,22 @@ def log_line(message: QueuedMessage, line: Line, now: float) -> None:
     )
 
 
+def attempt_event(message: QueuedMessage, line: Line, now: float) -> AttemptEvent:
+    """Return what the history is told of one recipient of one attempt."""
+    return AttemptEvent(
+        message.id,
+        now,
+        line.mailbox,
+        line.next_hop,
+        line.status,
+        line.dsn,
+        line.reply,
+        now - message.arrived,
+    )
+
+
 class Ledger:
-    """The way of results into the spool.
+    """The way of results into the spool, the log and the history.
 
     ``entered`` is called with each notice that is in the queue now.
     """
@@ -77,12 +93,15 @@ class Ledger:
         notices: Notices,
         counters: Counters,
         entered: Callable[[NewMessage], None],
+        recorder: Recorder,
     ) -> None:
         self._clock = clock
         self._settle = spool.settle
         self._notices = notices
         self._counters = counters
         self._entered = entered
+        #: Tells the history; the short way of a plain success uses it too.
+        self.tell = recorder.tell
         self._refused: list[_Entry] = []
         self._again: IDelayedCall | None = None
         self._pause = _FIRST_PAUSE
@@ -122,9 +141,10 @@ class Ledger:
         after: After,
         *arguments: Any,
     ) -> None:
-        """Log, count, notify and settle; ``after(*arguments)`` is called once settled."""
+        """Log, tell, count, notify and settle; ``after(*arguments)`` is called once settled."""
         for line in verdict.lines:
             log_line(message, line, now)
+            self.tell(attempt_event(message, line, now))
         counters = self._counters
         counters.delivered += verdict.delivered
         counters.deferred += len(verdict.retry)

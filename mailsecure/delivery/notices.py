@@ -13,6 +13,8 @@ from twisted.logger import Logger
 
 from ..counters import Counters
 from ..errors import LocalFault
+from ..records.api import Recorder
+from ..records.values import DeedEvent, MessageEvent
 from ..spool.api import Body, NewMessage, QueuedMessage
 from ..spool.ids import IdSource, id_name
 from ..world import World
@@ -26,11 +28,19 @@ _log = Logger(namespace="bounce")
 class Notices:
     """Writes notices; ``settings`` is replaced at a reload."""
 
-    def __init__(self, world: World, ids: IdSource, counters: Counters, settings: Settings) -> None:
+    def __init__(
+        self,
+        world: World,
+        ids: IdSource,
+        counters: Counters,
+        settings: Settings,
+        recorder: Recorder,
+    ) -> None:
         self._world = world
         self._ids = ids
         self._counters = counters
         self.settings = settings
+        self._tell = recorder.tell
 
     async def write(
         self, message: QueuedMessage, reports: Sequence[Report], now: float
@@ -51,6 +61,33 @@ class Notices:
             message=id_name(message.id),
             notice=id_name(notice.id),
             recipient=message.envelope.reverse_path,
+        )
+
+        now, sender = self._world.wall(), message.envelope.reverse_path
+        deed = DeedEvent(message.id, now, "notified", "mailsecure", "", (sender,), notice.id)
+        self._tell(deed)
+        self._tell(self._notice_event(notice, sender))
+
+    def _notice_event(self, notice: NewMessage, sender: str) -> MessageEvent:
+        """Return what the history is told of a message of ours."""
+        hostname = self.settings.hostname
+        return MessageEvent(
+            id=notice.id,
+            session="",
+            time=notice.arrived,
+            client="",
+            client_name="",
+            helo="",
+            reverse_path="",
+            header_from=f"MAILER-DAEMON@{hostname}",
+            subject="",
+            message_id=f"<{id_name(notice.id)}@{hostname}>",
+            octets=notice.body.octets,
+            score=0.0,
+            action="accept",
+            reply="",
+            seconds=0.0,
+            recipients=((sender, "accept"),),
         )
 
     def _drop(self, message: QueuedMessage, reports: Sequence[Report]) -> None:

@@ -37,6 +37,7 @@ from twisted.logger import Logger
 from ..background import background
 from ..config.model import Delivery, Route
 from ..counters import Counters
+from ..records.api import NullRecorder, Recorder
 from ..smtp.replies import Reply
 from ..spool.api import Filter, NewMessage, QueuedMessage, QueuedRecipient, Spool
 from ..spool.ids import IdSource
@@ -90,10 +91,10 @@ class Scheduler:
     """Delivery's heart.  Used in the reactor's thread only.
 
     ``transport_for`` returns the one transport of a route; it is asked at every attempt.
-    Those that were used are closed at stop.
+    Those that were used are closed at stop.  ``recorder`` is told each attempt.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all by keyword
         self,
         *,
         world: World,
@@ -104,6 +105,7 @@ class Scheduler:
         hostname: str,
         ids: IdSource,
         counters: Counters,
+        recorder: Recorder | None = None,
     ) -> None:
         self._clock = clock = world.clock
         self._wall = wall = world.wall
@@ -114,8 +116,9 @@ class Scheduler:
         self._hostname = hostname
         self._used: dict[Route, Transport] = {}
         self._queues = queues = Queues(_limits(settings))
-        self._notices = Notices(world, ids, counters, self._notice_settings())
-        self._ledger = Ledger(clock, spool, self._notices, counters, self.take)
+        recorder = recorder or NullRecorder()
+        self._notices = Notices(world, ids, counters, self._notice_settings(), recorder)
+        self._ledger = Ledger(clock, spool, self._notices, counters, self.take, recorder)
         policy = RetryPolicy.of(settings)
         course = Course(self._fell, self._back, self._turn, self._settled)
         self._attempts = Attempts(

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from ..errors import LocalFault
 from .values import Event
 
-__all__ = ["History", "Recorder", "RecordsAway", "Search"]
+__all__ = ["History", "NullRecorder", "Recorder", "RecordsAway", "Search"]
 
 
 class RecordsAway(LocalFault):
@@ -25,6 +25,13 @@ class Recorder(Protocol):
 
     def tell(self, event: Event) -> None:
         """Note an event.  In the reactor's thread; costs microseconds."""
+
+
+class NullRecorder:
+    """Where no history is kept."""
+
+    def tell(self, event: Event) -> None:
+        """Forget it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ Each question has :data:`LIMIT` seconds; a search that runs out of them returns 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,6 +21,8 @@ from .schema import TICK_BITS
 from .searching import Found, Searcher
 
 __all__ = ["Reader"]
+
+_T = TypeVar("_T")
 
 LIMIT = 20.0
 #: Messages of a session that are shown with it.
@@ -46,13 +49,20 @@ class Reader:
             self._connection = self._database.connect(self._engine, LIMIT)
         return self._connection
 
-    def trace(self, search: Search) -> list[dict[str, Any]]:
-        """Return what matches, the newest first.  See :class:`.api.History`."""
+    def _asked(self, question: Callable[[], _T]) -> _T:
+        """Ask; a connection that an earlier question left may be dead by now: ask again."""
+        stale = self._connection is not None
         try:
-            return self._trace(search)
+            return question()
         except (SQLAlchemyError, Trouble) as error:
             self.close()
+            if stale and not (isinstance(error, SQLAlchemyError) and self._database.is_late(error)):
+                return self._asked(question)
             raise RecordsAway(f"the history cannot be read: {reason_of(error)}") from error
+
+    def trace(self, search: Search) -> list[dict[str, Any]]:
+        """Return what matches, the newest first.  See :class:`.api.History`."""
+        return self._asked(lambda: self._trace(search))
 
     def _trace(self, search: Search) -> list[dict[str, Any]]:
         connection = self._connected()
@@ -79,23 +89,22 @@ class Reader:
 
     def message(self, id: int) -> dict[str, Any] | None:
         """Return a message; or a session with ``refusals`` and ``messages``; or None."""
-        try:
-            connection = self._connected()
-            with connection.begin():
-                loader = Loader(self._database, connection)
-                message = loader.messages([id]).get(id)
-                if message is not None:
-                    return message
-                refusals = loader.refusals_of(id)
-                messages = loader.messages_of(id, _MOST_OF_SESSION)
-                session = loader.sessions([id]).get(id)
-                if session is None and not refusals and not messages:
-                    return None
-                whole = list(loader.messages(messages).values())
-                return {"kind": "session", "id": id, "session": session} | {
-                    "refusals": refusals,
-                    "messages": whole,
-                }
-        except (SQLAlchemyError, Trouble) as error:
-            self.close()
-            raise RecordsAway(f"the history cannot be read: {reason_of(error)}") from error
+        return self._asked(lambda: self._message(id))
+
+    def _message(self, id: int) -> dict[str, Any] | None:
+        connection = self._connected()
+        with connection.begin():
+            loader = Loader(self._database, connection)
+            message = loader.messages([id]).get(id)
+            if message is not None:
+                return message
+            refusals = loader.refusals_of(id)
+            messages = loader.messages_of(id, _MOST_OF_SESSION)
+            session = loader.sessions([id]).get(id)
+            if session is None and not refusals and not messages:
+                return None
+            whole = list(loader.messages(messages).values())
+            return {"kind": "session", "id": id, "session": session} | {
+                "refusals": refusals,
+                "messages": whole,
+            }

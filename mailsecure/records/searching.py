@@ -278,8 +278,9 @@ class Searcher:
         return _Named(self._database, column, key, part, self._names(part))
 
     def _senders(self, part: str) -> list[Place]:
-        id = message.c.id
-        return [self._named(each, id, part) for each in (message.c.sender, message.c.author)]
+        # A row without an author of its own has 0 there, as one without reverse-path has.
+        columns = [message.c.sender] if part == "<>" else [message.c.sender, message.c.author]
+        return [self._named(each, message.c.id, part) for each in columns]
 
     def _recipients(self, part: str) -> Place:
         key = recipient.c.message

@@ -137,7 +137,9 @@ class Sqlite:
         free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
         if free * 10 < pages:
             return False
-        connection.exec_driver_sql(f"PRAGMA incremental_vacuum({_RECLAIMED})").fetchall()
+        # A row without columns for each page, of which SQLAlchemy knows nothing.
+        driver: Any = connection.connection.driver_connection
+        driver.execute(f"PRAGMA incremental_vacuum({_RECLAIMED})").fetchall()
         return bool(free > _RECLAIMED)
 
     def forget_subjects(self, connection: Connection, before: int) -> None:

@@ -12,7 +12,7 @@ with the next HELO, the rest at :meth:`Inspection.reset`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
@@ -121,7 +121,7 @@ class Inspection:
             )
         found = await work
         everything = [*self._found.values(), found]
-        symbols = [symbol for each in everything for symbol in each.symbols]
+        symbols = _once(symbol for each in everything for symbol in each.symbols)
         findings = [finding for each in everything for finding in each.findings]
         return Judgement(
             judge(symbols + late, recipients, self._policy),
@@ -175,6 +175,15 @@ class Inspection:
                 waiting: Deferred[None] = Deferred()
                 pending.chainDeferred(waiting)
                 await waiting
+
+
+def _once(symbols: Iterable[Symbol]) -> list[Symbol]:
+    """Leave out what several checks say of a message that none of them can read."""
+    kept: dict[tuple[str, str] | int, Symbol] = {}
+    for number, symbol in enumerate(symbols):
+        unread = symbol.special is Special.UNSCANNABLE
+        kept.setdefault((symbol.name, symbol.reason) if unread else number, symbol)
+    return list(kept.values())
 
 
 def _late(late: list[Symbol], found: Found | Failure, limit: float) -> Found:

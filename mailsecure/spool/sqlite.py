@@ -484,13 +484,16 @@ class SqliteSpool:
         newest_first: bool = False,
     ) -> Deferred[list[QuarantineListing]]:
         """List what is held."""
+        texts = filter.recipients or filter.sender or filter.reason or filter.subject
         return self._ask(
-            lambda reader: reader.quarantined(filter, limit, after, newest_first), self._searcher
+            lambda reader: reader.quarantined(filter, limit, after, newest_first),
+            # Without a text it goes along an index: no reason to wait for who has one.
+            self._searcher if texts else self._reader,
         )
 
     def quarantine_content(self, id: MessageId) -> Deferred[QuarantinedMessage | None]:
         """Return one message that is held."""
-        return self._ask(lambda reader: reader.quarantine_content(id), self._searcher)
+        return self._ask(lambda reader: reader.quarantine_content(id))
 
     def release_quarantined(
         self, ids: Sequence[MessageId], now: float, recipients: tuple[str, ...] = ()

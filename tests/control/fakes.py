@@ -13,6 +13,8 @@ from mailsecure.spool.api import (
     Filter,
     Health,
     Listing,
+    Quarantine,
+    QuarantineListing,
     QueuedMessage,
     QueuedRecipient,
     RecipientState,
@@ -57,6 +59,21 @@ def listing(number, recipients=1, reply="", state=RecipientState.QUEUED, domain=
             (f"user{index}@{domain}", state, number % 4, NOON + 600, reply)
             for index in range(recipients)
         ),
+    )
+
+
+def held(number):
+    """The ``number``-th message, in the quarantine."""
+    found = listing(number)
+    return QuarantineListing(
+        found.id,
+        found.reverse_path,
+        found.arrived,
+        found.octets,
+        1024,
+        found.client,
+        ("user0@example.com",),
+        Quarantine(frozenset((0,)), "looks bad"),
     )
 
 
@@ -139,6 +156,15 @@ class FakeSpool:
             return fail(self.fault)
         recipients = sum(len(each.recipients) for each in self.listings)
         return succeed((len(self.listings), recipients, 2048 * len(self.listings)))
+
+    def quarantine_totals(self):
+        return fail(self.fault) if self.fault else succeed((5, 7, 4096))
+
+    def quarantined(self, filter, limit, after=None, newest_first=False):
+        return succeed([held(9)][:limit])
+
+    def quarantine_content(self, id):
+        return succeed(held(9) if id == held(9).id else None)
 
     def backlog(self):
         counts: dict[str, int] = {}

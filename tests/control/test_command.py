@@ -74,6 +74,7 @@ STATUS = {
         "octets": 30720,
         "oldest": NOON - 11520,
     },
+    "quarantine": {"messages": 5, "recipients": 7, "octets": 4096, "oldest": NOON - 7200},
     "destinations": [
         {
             "domain": "example.com",
@@ -195,6 +196,7 @@ From: a@b
         for text in (
             "mailsecure 0.1.0 on mx1.example.com, pid 812, up 1d1h\n"
             "spool well, messages: 3, recipients: 4, octets: 30K, the oldest 3h12m old\n"
+            "quarantine, messages: 5, recipients: 7, on disk: 4K, the oldest 2h old\n"
             "12 sessions now, 85M of memory, 40 descriptors, "
             "the reactor late by at most 4ms in the last minute\n"
             "the log could not be written 2 times, 5 lines lost\n",
@@ -216,6 +218,7 @@ From: a@b
         ):
             status = STATUS | {
                 "spool": spool | {"queue": "no answer"},
+                "quarantine": None,
                 "destinations": [],
                 "destinations_more": 0,
                 "problems": [],

@@ -16,7 +16,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from mailsecure.control import requests, server
+from mailsecure.control import requests, server, showing
 from mailsecure.control.client import ask
 from mailsecure.control.server import ControlService
 from mailsecure.control.wire import Kind, Refusal
@@ -397,7 +397,7 @@ class RequestsTests(Served):
 
     async def test_show_finds_the_end_of_the_header_across_pieces(self):
         await self.serve()
-        for size in range(requests._PIECE - 6, requests._PIECE + 3):
+        for size in range(showing.PIECE - 6, showing.PIECE + 3):
             header = b"X: " + b"x" * (size - 3) + b"\r\n"
             self.spool.body = FakeBody(header + b"\r\nbody\r\n\r\n")
             answer = await self.ask("queue.show", id=id_name(FIRST))

@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.logger import Logger
 from twisted.trial.unittest import SynchronousTestCase
@@ -71,6 +71,10 @@ class StatusTests(SynchronousTestCase):
                 "oldest": NOON - 3600,
             },
         )
+        self.assertEqual(
+            status["quarantine"],
+            {"messages": 5, "recipients": 7, "octets": 4096, "oldest": NOON - 3591},
+        )
         first, second = status["destinations"]
         self.assertEqual((first["domain"], first["recipients"]), ("example.com", 4))
         self.assertEqual((first["in_flight"], first["next_attempt"]), (3, NOON + 120))
@@ -94,6 +98,19 @@ class StatusTests(SynchronousTestCase):
         self.assertIs(status["spool"]["oldest"], None)
         self.assertEqual(status["destinations"], [])
 
+    def test_a_quarantine_that_does_not_answer(self):
+        self.spool.quarantined = lambda *_: Deferred()
+        asked = self.asked()
+        self.clock.advance(2)
+        status = self.successResultOf(asked)
+        self.assertEqual(status["spool"]["queue"], "the spool did not answer in time")
+        self.assertIs(status["quarantine"], None)
+
+    def test_an_empty_quarantine(self):
+        self.spool.quarantined = lambda *_: succeed([])
+        status = self.successResultOf(self.asked())
+        self.assertIs(status["quarantine"]["oldest"], None)
+
     def test_many_destinations_are_cut(self):
         self.spool.listings = [listing(n, domain=f"d{n}.example") for n in range(60)]
         status = self.successResultOf(self.asked())
@@ -106,6 +123,7 @@ class StatusTests(SynchronousTestCase):
         self.spool.healthy = Health(False, False, "fdatasync failed")
         status = self.successResultOf(self.asked())
         self.assertEqual(status["spool"]["queue"], "fdatasync failed")
+        self.assertIs(status["quarantine"], None)
         self.assertFalse(status["spool"]["well"])
 
     def test_a_silent_spool(self):

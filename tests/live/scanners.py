@@ -273,14 +273,14 @@ class CIcap(Scanner):
     def configure(self) -> None:
         """virus_scan and echo."""
         here = self.directory
+        modules = next(Path("/usr/lib").glob("*/c_icap"), "")
         (here / "virus_scan.conf").write_text("")
         (here / "c-icap.conf").write_text(
             f"PidFile {here}/pid\nCommandsSocket {here}/control\nPort 127.0.0.1:{self.port}\n"
             "StartServers 1\nMaxServers 2\nMinSpareThreads 2\nMaxSpareThreads 8\n"
             "ThreadsPerChild 8\nLoadMagicFile /etc/c-icap/c-icap.magic\n"
             f"TmpDir {here}\nServerLog {here}/server.log\nAccessLog {here}/access.log\n"
-            "ModulesDir /usr/lib/x86_64-linux-gnu/c_icap\n"
-            "ServicesDir /usr/lib/x86_64-linux-gnu/c_icap\n"
+            f"ModulesDir {modules}\nServicesDir {modules}\n"
             "TemplateDir /usr/share/c_icap/templates/\nTemplateDefaultLanguage en\n"
             "Module common clamd_mod.so\n"
             f"clamd_mod.ClamdSocket {self._clamd.directory}/clamd.sock\n"
@@ -313,7 +313,9 @@ class OpenDkim(Scanner):
         (here / "opendkim.conf").write_text(
             f"Mode v\nSocket inet:{self.port}@127.0.0.1\nBackground no\nSyslog no\n"
             f"PidFile {here}/pid\nAuthservID mx.test\nAlwaysAddARHeader yes\n"
-            f"TemporaryDirectory {here}\nTestDNSData {here}/keys\nUserID opendkim\n"
+            f"TemporaryDirectory {here}\nTestDNSData {here}/keys\n"
+            + f"UserID {self.user}\n"
+            * (os.geteuid() == 0)
         )
 
     def command(self) -> list[str]:

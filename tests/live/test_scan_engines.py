@@ -38,6 +38,8 @@ from tests.scan.engines.net import FileBody, make_facts
 WORLD = World(reactor, reactor, time.time, random.Random(3), None)  # type: ignore[arg-type]
 HEAD = b"From: <a@sender.test>\r\nTo: <b@us.test>\r\nSubject: hi\r\nMessage-ID: <1@sender.test>\r\n"
 CLEAN = HEAD + b"\r\nGood morning!\r\n"
+#: More than all buffers on the way hold, and less than SpamAssassin is shown.
+LARGE = CLEAN + b"many words in one line\r\n" * 20_000
 QUICK = "failures = 2\npause = 100ms\n"
 MAKERS = {maker.name: maker for maker in ENGINES}
 
@@ -89,9 +91,9 @@ class Trouble:
 
     async def ill(self: Any, check: EngineCheck) -> None:
         """Every message fails within its deadline, and once it is down, at once."""
-        for _ in range(3):
+        for body in (FileBody(LARGE), CLEAN, CLEAN):
             began = time.monotonic()
-            finding = await self.judge(check)
+            finding = await self.judge(check, body)
             self.assertLess(time.monotonic() - began, 1.0)
             (symbol,) = finding.symbols
             self.assertEqual(symbol.name, f"{self.engine.upper()}_FAILED")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from mailsecure.config.load import parse_config
@@ -91,3 +94,66 @@ class Ground:
     async def ids_due(self, *args: Any) -> list[MessageId]:
         """Ask for the ids of what is due."""
         return [each.id for each in await self.due(*args)]
+
+
+#: What the books say, and what is there.
+_SUMS = (
+    (
+        "messages in the queue",
+        "SELECT t.messages - q.alone FROM total t, quarantine_total q",
+        "SELECT count(DISTINCT message) FROM recipient",
+    ),
+    (
+        "octets in the queue",
+        "SELECT t.octets - q.alone_octets FROM total t, quarantine_total q",
+        "SELECT coalesce(sum(octets), 0) FROM message WHERE id IN (SELECT message FROM recipient)",
+    ),
+    (
+        "messages held",
+        "SELECT messages FROM quarantine_total",
+        "SELECT count(DISTINCT message) FROM quarantined",
+    ),
+    (
+        "recipients held",
+        "SELECT recipients FROM quarantine_total",
+        "SELECT count(*) FROM quarantined",
+    ),
+    (
+        "octets of the held on disk",
+        "SELECT stored FROM quarantine_total",
+        "SELECT coalesce(sum(coalesce(packed, octets)), 0) FROM message"
+        " WHERE id IN (SELECT message FROM quarantined)",
+    ),
+    (
+        "messages with a row in the quarantine",
+        "SELECT count(*) FROM quarantine",
+        "SELECT count(*) FROM message WHERE quarantined = 1",
+    ),
+    (
+        "messages that only the quarantine has",
+        "SELECT count(*) FROM quarantine WHERE alone",
+        "SELECT count(*) FROM message WHERE id NOT IN (SELECT message FROM recipient)",
+    ),
+    (
+        "messages that nobody waits for",
+        "SELECT 0",
+        "SELECT count(*) FROM message WHERE id NOT IN (SELECT message FROM recipient)"
+        " AND id NOT IN (SELECT message FROM quarantined)",
+    ),
+    (
+        "bodies in segments",
+        "SELECT coalesce(sum(live), 0) FROM segment",
+        "SELECT count(*) FROM message WHERE segment IS NOT NULL",
+    ),
+)
+
+
+def sums_that_are_wrong(state: Path) -> list[str]:
+    """Return which sums of the spool's triggers are not what a recount gives."""
+    with closing(sqlite3.connect(state / "spool.db")) as database:
+        wrong = []
+        for what, kept, counted in _SUMS:
+            (books,), (there,) = (database.execute(each).fetchone() for each in (kept, counted))
+            if books != there:
+                wrong.append(f"{what}: {books} by the books, {there} there")
+        return wrong

@@ -20,7 +20,7 @@ from mailsecure.spool.ids import MessageId
 from mailsecure.spool.sqlite import SqliteSpool
 from mailsecure.testing.spool import MemorySpool
 
-from .support import IDS, SETTINGS, Ground, new_message, real_world
+from .support import IDS, SETTINGS, Ground, new_message, real_world, sums_that_are_wrong
 
 
 class Contract(Ground):
@@ -380,6 +380,11 @@ class SqliteSpoolTests(Contract, TestCase):
         if not hasattr(self, "directory"):
             self.directory = Path(self.mktemp())
         return SqliteSpool(self.directory, SETTINGS, real_world())
+
+    async def tearDown(self) -> None:
+        """Close it; its sums must be right, whatever was done."""
+        await super().tearDown()
+        self.assertEqual(sums_that_are_wrong(self.directory), [])
 
 
 class MemorySpoolTests(Contract, TestCase):

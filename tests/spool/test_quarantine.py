@@ -36,7 +36,7 @@ from mailsecure.spool.sqlite import SqliteSpool
 from mailsecure.spool.values import MAX_SYMBOLS, MAX_TEXT
 from mailsecure.testing.spool import MemorySpool
 
-from .support import IDS, SETTINGS, Ground, new_message, real_world
+from .support import IDS, SETTINGS, Ground, new_message, real_world, sums_that_are_wrong
 
 EVERYTHING = QuarantineFilter()
 SYMBOLS = (("DKIM_FAIL", 2.5, "bad signature of 'x.example'"), ("VIRUS", 20.0, "Eicar"))
@@ -377,6 +377,11 @@ class SqliteQuarantineTests(QuarantineContract, TestCase):
             self.directory = Path(self.mktemp())
         return SqliteSpool(self.directory, SETTINGS, real_world())
 
+    async def tearDown(self) -> None:
+        """Close it; its sums must be right, whatever was done."""
+        await super().tearDown()
+        self.assertEqual(sums_that_are_wrong(self.directory), [])
+
     def segments(self) -> list[str]:
         """Return the names of the segment files."""
         return sorted(path.name for path in (self.directory / "segments").iterdir())
@@ -477,8 +482,9 @@ class SqliteQuarantineTests(QuarantineContract, TestCase):
         question = self.spool._ask(endless, self.spool._searcher)
         while not asked.is_set():
             await deferLater(reactor, 0.001)
-        # The queue is not held up by it.
+        # Neither the queue nor the status is held up by it.
         self.assertEqual(await self.spool.totals(), (0, 0, 0))
+        self.assertEqual(await self.spool.quarantined(QuarantineFilter(), 1), [])
         await self.spool.close()
         await self.assertFailure(question, SpoolBroken)
 

@@ -24,6 +24,8 @@ __all__ = ["MAX_ANSWER", "Opinion", "opinion", "pong", "question"]
 MAX_ANSWER = 256 << 10
 #: Rspamd's HTTP parser ends at 80 KiB of head; recipients beyond this are not named.
 MAX_RECIPIENTS_OCTETS = 48 << 10
+#: More of them are not looked at.
+MAX_SYMBOLS = 1000
 
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f]+")
 _LARGEST_SCORE = 1e6
@@ -107,7 +109,7 @@ def _symbols(value: Any) -> tuple[tuple[str, float], ...]:
         return ()
     found = [
         (line(name, 80), _number(each.get("score", 0.0)))
-        for name, each in value.items()
+        for name, each in islice(value.items(), MAX_SYMBOLS)
         if isinstance(each, dict)
     ]
     return tuple(sorted(found, key=lambda pair: -abs(pair[1])))

@@ -14,7 +14,8 @@ from ..api import Site
 from ..values import NOTHING, Content, Facts, Finding, Special, Symbol
 from .clamd import END, INSTREAM, PING, SESSION, Outcome, Replies, Sort, chunk, outcome
 from .guard import Refused
-from .wire import BodyReader, Gone, Place, Wire, Wires
+from .wire import BodyReader, Gone, Wire
+from .wires import Place, Wires
 
 __all__ = ["ClamavEngine"]
 

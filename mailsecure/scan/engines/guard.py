@@ -13,9 +13,7 @@ or came back is logged once.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
-from statistics import median
 from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -31,6 +29,7 @@ from ..api import ScannerFault, Unscannable
 from ..values import NOTHING, Content, Facts, Finding, Special, Stage, Symbol
 from .breaker import Breaker, State
 from .fields import line
+from .tally import Tally
 from .turns import Crowded, Turns
 
 __all__ = ["Engine", "EngineCheck", "Refused"]
@@ -42,8 +41,6 @@ _log = Logger(namespace="scan")
 LOOK = 1.0
 IDLE = 30.0
 PROBE = 5.0
-#: Durations of which the median is told.
-REMEMBERED = 101
 MAX_WAITING = 10_000
 #: The score from which on something counts as found, in the report.
 FOUND = 5.0
@@ -74,13 +71,9 @@ class Engine(Protocol):
 
 @dataclass(slots=True)
 class _Visit:
-    """One message's.
+    """One message's: the breaker's ``ticket``, when its turn ``began``, why it was too ``late``."""
 
-    ``ticket`` is the breaker's, None as long as it waits for its turn, which ``began`` then;
-    ``late`` is why its time was over, "" where it was not.
-    """
-
-    ticket: int | None = None
+    ticket: int = 0
     began: float = 0.0
     late: str = ""
 
@@ -89,7 +82,7 @@ class EngineCheck:
     """An engine as a check (:class:`mailsecure.scan.api.Check`), with a start and a stop.
 
     Messages above ``max_size`` octets are unscannable, or, where ``oversized`` is false,
-    just not judged here.
+    just not judged here.  ``on_failure`` is that of ``[scan]``, for engines without their own.
     """
 
     def __init__(
@@ -99,6 +92,7 @@ class EngineCheck:
         settings: EngineSettings,
         engine: Engine,
         max_size: int,
+        on_failure: OnFailure,
         oversized: bool = True,
     ) -> None:
         self.name = name
@@ -111,6 +105,7 @@ class EngineCheck:
         self._engine = engine
         self._max_size = max_size
         self._oversized = oversized
+        self._postpones = (settings.on_failure or on_failure) is OnFailure.TEMPFAIL
         self._breaker = Breaker(settings.failures, settings.pause)
         self._turns = Turns(settings.connections, MAX_WAITING)
         self._health = Periodic(self._clock, LOOK, f"health of {name}", self._look)
@@ -120,8 +115,7 @@ class EngineCheck:
         self._down = False
         self._since = world.wall()
         self._last_error = ""
-        self._scanned = self._found = self._failures = 0
-        self._durations: deque[float] = deque(maxlen=REMEMBERED)
+        self._tally = Tally()
 
     # -- its life
 
@@ -163,20 +157,23 @@ class EngineCheck:
         finally:
             if deadline.active():
                 deadline.cancel()
-        self._found += any(map(self._counts, finding.symbols))
+        self._tally.found += any(map(_counts, finding.symbols))
         return finding
 
     async def _visit(self, visit: _Visit, facts: Facts, content: Content) -> Finding:
-        self._may_enter()
+        if not self._breaker.would_enter(self._clock.seconds()):
+            raise self._away()
         async with self._turns:
-            self._may_enter()
             visit.began = self._clock.seconds()
-            visit.ticket = self._breaker.enter(visit.began)
+            ticket = self._breaker.enter(visit.began)
+            if ticket is None:
+                raise self._away()
+            visit.ticket = ticket
             try:
                 return await self._scan(visit, facts, content)
             finally:
                 # Of no effect where the visit proved something.
-                self._leave(visit)
+                self._breaker.left(ticket, self._clock.seconds())
 
     async def _scan(self, visit: _Visit, facts: Facts, content: Content) -> Finding:
         """Ask the engine, and tell the breaker before anybody else has the turn."""
@@ -188,13 +185,13 @@ class EngineCheck:
         except Refused:
             raise
         except (RemoteFault, ScannerFault) as fault:
-            self._faulty(visit, line(str(fault)))
+            self._strike(visit.ticket, line(str(fault)))
             raise
         except CancelledError:
             # With less time than that the engine had no fair chance: it is busy, not down.
             if visit.late and self._clock.seconds() - visit.began >= self._settings.timeout / 2:
                 visit.late = f"no answer within {self._settings.timeout:g} s"
-                self._faulty(visit, visit.late)
+                self._strike(visit.ticket, visit.late)
             raise
         self._judged(visit)
         return finding
@@ -203,33 +200,21 @@ class EngineCheck:
         visit.late = "it had to wait too long for its turn"
         work.cancel()
 
-    def _leave(self, visit: _Visit) -> None:
-        if visit.ticket is not None:
-            self._breaker.left(visit.ticket, self._clock.seconds())
-
-    def _may_enter(self) -> None:
-        if not self._breaker.would_enter(self._clock.seconds()):
-            raise Crowded(f"it is down: {self._last_error}")
+    def _away(self) -> Crowded:
+        return Crowded(f"it is down: {self._last_error}")
 
     def _judged(self, visit: _Visit) -> None:
         self._heard = self._clock.seconds()
-        self._scanned += 1
-        self._durations.append(self._heard - visit.began)
-        if visit.ticket is not None:
-            self._breaker.succeeded(visit.ticket)
-            self._back()
-
-    def _faulty(self, visit: _Visit, why: str) -> None:
-        if visit.ticket is not None:
-            self._strike(visit.ticket, why)
+        self._tally.judged(self._heard - visit.began)
+        self._breaker.succeeded(visit.ticket)
+        self._back()
 
     def _failed(self, why: str) -> Finding:
         """Return what a message gets that was not judged."""
-        self._failures += 1
+        self._tally.failures += 1
         action = None
         if self._settings.on_failure is not None:
-            late = self._settings.on_failure is OnFailure.TEMPFAIL
-            action = ScanAction.TEMPFAIL if late else ScanAction.ACCEPT
+            action = ScanAction.TEMPFAIL if self._postpones else ScanAction.ACCEPT
         name = f"{self.name.upper()}_FAILED"
         return Finding((Symbol(name, 0.0, why, action, Special.FAILURE),))
 
@@ -238,11 +223,6 @@ class EngineCheck:
             return NOTHING
         most = format_octets(self._max_size)
         return _unscannable(f"{format_octets(octets)} are more than {self.name} takes ({most})")
-
-    def _counts(self, symbol: Symbol) -> bool:
-        """Say whether a symbol means that something was found."""
-        acts = symbol.action not in (None, ScanAction.ACCEPT)
-        return acts or symbol.special is not None or symbol.score >= FOUND
 
     # -- its health
 
@@ -287,7 +267,7 @@ class EngineCheck:
         self._down = True
         self._since = self._world.wall()
         _log.error("engine {engine} is down: {reason}", engine=self.name, reason=why)
-        self._turns.dismiss(Crowded(f"it is down: {why}"))
+        self._turns.dismiss(self._away())
 
     def _back(self) -> None:
         """The engine answered."""
@@ -302,6 +282,11 @@ class EngineCheck:
                 seconds=format_seconds(max(0.0, gone)),
             )
 
+    @property
+    def well(self) -> bool:
+        """False while it is down and mail is put off for that."""
+        return not (self._down and self._postpones)
+
     def report(self) -> dict[str, Any]:
         """Return how it is, as JSON for the status and the metrics.
 
@@ -309,21 +294,22 @@ class EngineCheck:
         judged, ``found`` of them for something, ``failures`` could not be; ``waiting`` and
         ``busy`` are those of now; ``median`` and ``last`` are seconds, null without any.
         """
-        durations = self._durations
         return {
             "name": self.name,
             "state": self._breaker.state.value,
             "since": self._since,
             "last_error": self._last_error,
-            "scanned": self._scanned,
-            "found": self._found,
-            "failures": self._failures,
             "waiting": self._turns.waiting,
             "busy": self._turns.busy,
-            "median": median(durations) if durations else None,
-            "last": durations[-1] if durations else None,
+            **self._tally.report(),
         }
 
 
 def _unscannable(why: str) -> Finding:
     return Finding((Symbol("UNSCANNABLE", reason=why, special=Special.UNSCANNABLE),))
+
+
+def _counts(symbol: Symbol) -> bool:
+    """Say whether a symbol means that something was found."""
+    acts = symbol.action not in (None, ScanAction.ACCEPT)
+    return acts or symbol.special is not None or symbol.score >= FOUND

@@ -160,6 +160,8 @@ class ChunkedBody:
 
     def __init__(self) -> None:
         self._buffer = b""
+        #: Where in the buffer the next octet is.
+        self._at = 0
         #: Octets of this chunk to come, its CRLF included; 0: a size line is next.
         self._left = 0
         self._trailer = 0
@@ -168,12 +170,13 @@ class ChunkedBody:
 
     def feed(self, data: bytes) -> bytes:
         """Return the content in ``data``."""
-        self._buffer += data
+        self._buffer, self._at = self._buffer[self._at :] + data, 0
         content: list[bytes] = []
         while not self.done and (self._in_chunk(content) if self._left else self._line()):
             pass
         if self.done:
-            self.rest, self._buffer = self._buffer, b""
+            self.rest = self._buffer[self._at :]
+            self._buffer = b""
         return b"".join(content)
 
     def end(self) -> None:
@@ -182,26 +185,28 @@ class ChunkedBody:
             raise RemoteFault("closed in the middle of a chunked body")
 
     def _in_chunk(self, content: list[bytes]) -> bool:
+        buffer, at = self._buffer, self._at
         if self._left > 2:
-            piece = self._buffer[: self._left - 2]
+            piece = buffer[at : at + self._left - 2]
             content.append(piece)
             self._left -= len(piece)
-            self._buffer = self._buffer[len(piece) :]
-        if self._left > 2 or len(self._buffer) < 2:
+            self._at = at = at + len(piece)
+        if self._left > 2 or len(buffer) < at + 2:
             return False
-        if self._buffer[:2] != b"\r\n":
+        if buffer[at : at + 2] != b"\r\n":
             raise RemoteFault("no CRLF behind a chunk")
-        self._buffer = self._buffer[2:]
+        self._at = at + 2
         self._left = 0
         return True
 
     def _line(self) -> bool:
-        line, newline, rest = self._buffer.partition(b"\r\n")
-        if len(line) > MAX_LINE:
-            raise RemoteFault("a line of more than 4096 octets between chunks")
-        if not newline:
+        end = self._buffer.find(b"\r\n", self._at, self._at + MAX_LINE + 2)
+        if end < 0:
+            if len(self._buffer) - self._at > MAX_LINE + 1:
+                raise RemoteFault("a line of more than 4096 octets between chunks")
             return False
-        self._buffer = rest
+        line = self._buffer[self._at : end]
+        self._at = end + 2
         if self._trailer:
             self._trailer += 1
             self.done = not line

@@ -29,7 +29,8 @@ from .respmod import (
     service,
     virus,
 )
-from .wire import BodyReader, Gone, Place, Wire, Wires
+from .wire import BodyReader, Gone, Wire
+from .wires import Place, Wires
 
 __all__ = ["IcapEngine"]
 

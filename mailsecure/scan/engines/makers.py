@@ -34,7 +34,13 @@ class EngineMaker:
         settings = getattr(site.config, self.name)
         engine = self._engine(site, settings)
         return EngineCheck(
-            self.name, site.world, settings, engine, settings.max_size, self._oversized
+            self.name,
+            site.world,
+            settings,
+            engine,
+            settings.max_size,
+            site.config.scan.on_failure,
+            self._oversized,
         )
 
 

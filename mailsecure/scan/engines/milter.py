@@ -23,7 +23,6 @@ from .fields import MAX_FIELDS, line
 from .packets import (
     CHUNK,
     Decision,
-    HeaderSection,
     Packet,
     Packets,
     Steps,
@@ -37,7 +36,9 @@ from .packets import (
     packet,
     strings,
 )
-from .wire import BodyReader, Gone, Place, Wire, Wires
+from .section import HeaderSection
+from .wire import BodyReader, Gone, Wire
+from .wires import Place, Wires
 
 __all__ = ["MilterEngine"]
 
@@ -203,9 +204,9 @@ async def _header_section(body: BodyReader) -> HeaderSection:
         while batch := await body.read():
             if header.feed(batch):
                 return header
+        header.end()
     except RemoteFault as fault:
         raise Unscannable(str(fault)) from None
-    header.end()
     return header
 
 

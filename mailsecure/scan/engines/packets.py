@@ -28,7 +28,6 @@ __all__ = [
     "OFFER",
     "VERSION",
     "Decision",
-    "HeaderSection",
     "Negotiated",
     "Packet",
     "Packets",
@@ -49,13 +48,11 @@ _OLDEST = 2
 #: Octets of the body in one packet (MILTER_CHUNK_SIZE).
 CHUNK = 65535
 MAX_PACKET = 128 << 10
-MAX_HEADER = 256 << 10
 
 # SMFIF_ADDHDRS, SMFIF_CHGHDRS, SMFIF_QUARANTINE.
 ACTIONS = 0x01 | 0x10 | 0x20
 
 _REPLY = re.compile(r"([45][0-9]{2})[ -](?:([45]\.[0-9]{1,3}\.[0-9]{1,3}) )?(.*)", re.DOTALL)
-_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:(.*)", re.DOTALL)
 
 
 class Steps(IntFlag):
@@ -247,64 +244,3 @@ def edits(answer: Packet, count: dict[str, int]) -> tuple[Edit, ...] | None:
             return tuple(found)
     edit = added(name, value)
     return (*found, edit) if edit is not None else tuple(found)
-
-
-class HeaderSection:
-    """Finds the fields at the beginning of a message.
-
-    ``fields`` are (name, value) once ``done``; values have their lines ended by LF and begin
-    behind the colon; ``rest`` is what was fed and belongs to the body.  A line that cannot be
-    of a field ends the header section, as for mail servers.
-    """
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-        self.fields: list[tuple[str, str]] = []
-        self.rest = b""
-        self.done = False
-
-    def feed(self, data: bytes) -> bool:
-        """Take more of the message; True once the header section is whole."""
-        self._buffer += data
-        if self._buffer.startswith(b"\r\n"):
-            return self._end(0, 2)
-        at = self._buffer.find(b"\r\n\r\n", max(0, len(self._buffer) - len(data) - 3))
-        if at >= 0:
-            return self._end(at + 2, at + 4)
-        if len(self._buffer) > MAX_HEADER:
-            raise RemoteFault(f"a header section of more than {MAX_HEADER} octets")
-        return False
-
-    def end(self) -> None:
-        """The message is over."""
-        if not self.done:
-            self._end(len(self._buffer), len(self._buffer))
-
-    def _end(self, end: int, rest: int) -> bool:
-        header = bytes(self._buffer[:end])
-        after = bytes(self._buffer[rest:])
-        self._buffer = bytearray()
-        at = 0
-        while at < len(header):
-            stop = _field_end(header, at)
-            match = _FIELD.fullmatch(header[at:stop].removesuffix(b"\r\n"))
-            if match is None:
-                after = header[at:] + bytes(b"\r\n" * (rest > end)) + after
-                break
-            value = match[2].replace(b"\r\n", b"\n").decode("utf-8", "surrogateescape")
-            self.fields.append((match[1].decode("ascii"), value))
-            at = stop
-        self.rest = after
-        self.done = True
-        return True
-
-
-def _field_end(header: bytes, at: int) -> int:
-    """Return where the field that begins at ``at`` ends, its CRLF and folded lines included."""
-    while True:
-        newline = header.find(b"\r\n", at)
-        if newline < 0:
-            return len(header)
-        at = newline + 2
-        if header[at : at + 1] not in (b" ", b"\t"):
-            return at

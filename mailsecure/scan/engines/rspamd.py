@@ -23,7 +23,8 @@ from .asking import ask
 from .checkv2 import MAX_ANSWER, Opinion, opinion, pong, question
 from .fields import MAX_FIELDS
 from .heads import Answer
-from .wire import BodyReader, Place, Wire, Wires
+from .wire import BodyReader, Wire
+from .wires import Place, Wires
 
 __all__ = ["RspamdEngine"]
 

@@ -12,7 +12,8 @@ from ..values import Content, Facts, Finding, Symbol
 from .asking import ask
 from .heads import Answer
 from .spamc import MAX_ANSWER, PING, PROTOCOL, opinion, pong, question
-from .wire import BodyReader, Place, Wire, Wires
+from .wire import BodyReader, Wire
+from .wires import Place, Wires
 
 __all__ = ["SpamassassinEngine"]
 

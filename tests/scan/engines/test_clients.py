@@ -12,7 +12,8 @@ from mailsecure.config.scanning import ScanAction
 from mailsecure.scan.api import ICheckMaker
 from mailsecure.scan.engines.guard import LOOK, EngineCheck
 from mailsecure.scan.engines.makers import ENGINES
-from mailsecure.scan.engines.wire import BATCH, IDLE, Place
+from mailsecure.scan.engines.wire import BATCH
+from mailsecure.scan.engines.wires import IDLE, Place
 from mailsecure.scan.values import AddField, Finding, RemoveField, Special, Stage, Symbol
 from mailsecure.spool.values import SpoolBroken
 from mailsecure.testing.filters import FakeIcap, FakeMilter
@@ -203,8 +204,10 @@ class Common:
         """After the end nothing is open and nothing ticks."""
         self.start()
         self.judge()
+        last = self.begin()
         self.successResultOf(Deferred.fromCoroutine(self.check.stop()))
         self.net.run()
+        self.successResultOf(last)
         self.assertEqual(self.fake.sessions, set())
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -499,6 +502,13 @@ class IcapTests(Common, ClientTestCase):
             self.assertEqual(self.judge(body).symbols, ())
         self.fake.extension = b""
         self.assertEqual(self.symbol(EICAR).reason, "changed to an answer 403")
+        self.fake.answer = (
+            b"ICAP/1.0 200 OK\r\nEncapsulated: res-hdr=0, res-body=19\r\n\r\n"
+            b"HTTP/1.1 200 OK\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+        )
+        self.assertEqual(self.symbol().reason, "changed to an answer 200")
+        self.assertEqual(self.symbol(b"no").reason, "changed to an answer 200")
+        self.assertEqual(self.judge(b"ok").symbols, ())
         self.fake.answer = b"ICAP/1.0 200 OK\r\nEncapsulated: null-body=0\r\n\r\n"
         self.assertEqual(self.symbol().reason, "changed")
 
@@ -706,8 +716,8 @@ class MilterTests(Common, ClientTestCase):
 
     def test_header_section(self) -> None:
         """One that is too long makes the message unscannable."""
-        found = self.symbol(b"X: y\r\n" * 60_000)
-        self.assertIs(found.special, Special.UNSCANNABLE)
+        for body in (b"X: y\r\n" * 60_000, b"X: y\r\n" * 1001):
+            self.assertIs(self.symbol(body).special, Special.UNSCANNABLE)
         self.judge(b"X: y")
         self.assertEqual(self.fake.data("L")[-1], b"X\0y\0")
 

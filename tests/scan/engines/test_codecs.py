@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailsecure.errors import RemoteFault
 from mailsecure.scan.engines import checkv2, clamd, packets, respmod, spamc
 from mailsecure.scan.engines.heads import Answer, AnswerReader, ChunkedBody
+from mailsecure.scan.engines.section import HeaderSection
 
 CUTS = st.lists(st.integers(1, 40), min_size=1, max_size=30)
 
@@ -186,7 +187,7 @@ class CodecTests(SynchronousTestCase):
         self.check_header(b"".join(parts), cuts)
 
     def check_header(self, message: bytes, cuts: list[int]) -> None:
-        whole, cut = packets.HeaderSection(), packets.HeaderSection()
+        whole, cut = HeaderSection(), HeaderSection()
         if not whole.feed(message):
             whole.end()
         rest = b""

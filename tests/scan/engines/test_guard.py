@@ -60,7 +60,13 @@ class GuardTests(SynchronousTestCase):
         ini = f"[clamav]\nconnections = 2\ntimeout = 10s\nfailures = 2\npause = 20s\n{options}"
         site = make_site(Net(), self.clock, ini)
         return EngineCheck(
-            "clamav", site.world, site.config.clamav, self.engine, 1000, oversized=oversized
+            "clamav",
+            site.world,
+            site.config.clamav,
+            self.engine,
+            1000,
+            site.config.scan.on_failure,
+            oversized,
         )
 
     def ask(self, body: bytes = b"\r\n") -> Deferred[Finding]:
@@ -121,6 +127,25 @@ class GuardTests(SynchronousTestCase):
         self.assertEqual(self.check.report()["state"], "well")
         self.assertEqual((self.check.report()["busy"], self.check.report()["waiting"]), (0, 0))
 
+    def test_waiting_for_a_trial(self) -> None:
+        """Of those who wait for a turn when a trial is due one has it, the others fail."""
+        hung = [self.ask(), self.ask()]
+        self.strike_from_probe()
+        self.clock.advance(6)
+        self.check._breaker.until = 0.0
+        answers = [self.ask(), self.ask()]
+        self.assertEqual(self.check.report()["waiting"], 2)
+        self.clock.advance(4)
+        for answer in hung:
+            self.failure(answer)
+        self.assertEqual(len(self.engine.asked), 3)
+        self.assertIn("it is down", self.failure(answers[1]).reason)
+        self.assertNoResult(answers[0])
+
+    def strike_from_probe(self) -> None:
+        for _ in range(2):
+            self.check._strike(0, "refused")
+
     def test_crowd(self) -> None:
         """The queue has an end, which is no sign that the engine is down."""
         self.patch(guard, "MAX_WAITING", 1)
@@ -155,6 +180,19 @@ class GuardTests(SynchronousTestCase):
             answer = self.ask()
             self.engine.asked[-1].errback(ScannerFault("no"))
             self.assertIs(self.failure(answer).action, action)
+
+    def test_well(self) -> None:
+        """Down is not well, unless mail goes on without it."""
+        self.assertTrue(self.check.well)
+        self.strike()
+        self.assertFalse(self.check.well)
+        for option, well in (("on_failure = accept", True), ("[scan]\non_failure = accept", True)):
+            self.check = self.make(option)
+            self.strike()
+            self.assertIs(self.check.well, well)
+        self.check = self.make("on_failure = tempfail\n[scan]\non_failure = accept")
+        self.strike()
+        self.assertFalse(self.check.well)
 
     def test_refused(self) -> None:
         """An engine that cannot judge this message is not down for that."""

@@ -21,7 +21,8 @@ from mailsecure.scan.engines.heads import (
     OpenBody,
     SizedBody,
 )
-from mailsecure.scan.engines.packets import Decision, HeaderSection, Packet, Steps, Word
+from mailsecure.scan.engines.packets import Decision, Packet, Steps, Word
+from mailsecure.scan.engines.section import HeaderSection
 from mailsecure.scan.values import AddField, RemoveField
 
 PATTERNS = ["Heuristics.*", "PUA.*"]
@@ -475,4 +476,5 @@ class PacketTests(SynchronousTestCase):
         self.assertEqual(found.fields, [("A", " b")])
         self.assertEqual(found.rest, b"odd\r\nC: d\r\n\r\nbody")
         self.assertEqual(self.header(b"A: b\r\nodd").rest, b"odd")
-        self.assertRaises(RemoteFault, HeaderSection().feed, b"A: b\r\n" * 50000)
+        for octets in (b"A: b\r\n" * 50000, b"A: b\r\n" * 1001 + b"\r\n"):
+            self.assertRaises(RemoteFault, HeaderSection().feed, octets)

@@ -1,0 +1,160 @@
+"""``mailsecure quarantine``: see, release, delete and forward what is held.
+
+The daemon does it (:mod:`.quarantine_requests`).  Several ids are done one after the other;
+one that is not there ends the command with exit code 66, and those before it are done.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import quarantine_tables as tables
+from .asking import (
+    Decorated,
+    Duration,
+    asked,
+    common,
+    given,
+    json_text,
+    outcome_of,
+    print_json,
+    print_listing,
+    print_page,
+    write_content,
+)
+from .lines import escape
+from .wire import Kind, Refusal
+
+__all__ = ["quarantine"]
+
+_ACTION_TIMEOUT = 600.0
+
+
+@click.group()
+def quarantine() -> None:
+    """See and command what is held."""
+
+
+def _filtered(*held_for: str) -> Decorated:
+    """Add the options that choose what is held; ``held_for`` are the names of one of them."""
+
+    def add(command: Decorated) -> Decorated:
+        for names, kind, metavar, text in (
+            (("--older",), Duration(), "AGE", "What came longer ago than this: 7d."),
+            (("--since",), Duration(), "AGE", "What came within this time: 2h."),
+            (("--subject",), str, "TEXT", "Any part of the subject."),
+            ((*held_for, "held_for"), str, "TEXT", "Any part of why it is held, or a symbol."),
+            (("--sender",), str, "ADDRESS", "A sender, @domain, or any part; <> for none."),
+        ):
+            command = click.option(*names, type=kind, metavar=metavar, help=text)(command)
+        return click.option(
+            "--recipient",
+            "recipients",
+            multiple=True,
+            metavar="ADDRESS",
+            help="A recipient, @domain, or any part; may be given several times.",
+        )(command)
+
+    return add
+
+
+_reason = click.option("--reason", default="", metavar="TEXT", help="Why; for the history.")
+
+
+@quarantine.command("list")
+@_filtered("--reason", "--held-for")
+@click.option("--limit", type=click.IntRange(1), help="At most so many messages.")
+@click.option("--oldest-first", is_flag=True, help="The oldest first, not the newest.")
+@common
+def quarantine_list(config: Path, as_json: bool, **filters: Any) -> None:
+    """List what is held, the newest first."""
+    now = time.time()
+    answer = asked(config, "quarantine.list", given(filters))
+    done = print_listing(
+        answer,
+        [] if as_json else [tables.held_head()],
+        lambda item: [json_text(item)] if as_json else tables.held(item, now),
+    )
+    if not as_json:
+        count, recipients = done["messages"], done["recipients"]
+        click.echo(f"{count} messages, {recipients} recipients." if count else "No messages.")
+
+
+@quarantine.command("show")
+@click.argument("id")
+@click.option("--full", is_flag=True, help="The whole message, and nothing else.")
+@common
+def quarantine_show(config: Path, as_json: bool, id: str, full: bool) -> None:
+    """Show one message: why it is held, envelope, header; or its content."""
+    content = b""
+    for word, value in asked(config, "quarantine.show", {"id": id, "full": full}):
+        if word == "item":
+            octets = base64.b64decode(value["content"])
+            if full and not as_json:
+                write_content(octets)
+            else:
+                content += octets
+            continue
+        text = content.decode("utf-8", "surrogateescape")
+        if as_json:
+            print_json(value | {"content": text})
+        elif not full:
+            print_page(tables.held_page(value, text, time.time()))
+
+
+def _action(verb: str, past: str, text: str) -> Decorated:
+    """Define the command ``quarantine VERB``; ``past`` says what happened."""
+
+    def command(config: Path, as_json: bool, ids: tuple[str, ...], **options: Any) -> None:
+        arguments = given(options)
+        messages = recipients = 0
+        for each in [{"id": name} for name in ids] or [{}]:
+            done = outcome_of(
+                config, f"quarantine.{verb}", arguments | each, timeout=_ACTION_TIMEOUT
+            )
+            if each and not done["messages"]:
+                raise Refusal(Kind.ABSENT, f"nothing in the quarantine to {verb} for {each['id']}")
+            messages += done["messages"]
+            recipients += done["recipients"]
+        if as_json:
+            print_json({"messages": messages, "recipients": recipients})
+            return
+        click.echo(
+            f"{messages} message{'s' * (messages != 1)} {past}, "
+            f"for {recipients} recipient{'s' * (recipients != 1)}."
+        )
+
+    command.__doc__ = text
+    everything = click.option("--all", "all", is_flag=True, help="All of it, if no filter.")
+    command = click.argument("ids", nargs=-1, metavar="[ID]...")(
+        _filtered("--held-for")(_reason(everything(command)))
+    )
+    return quarantine.command(verb)(common(command))
+
+
+_action("release", "released", "Deliver what is held, now.")
+_action("delete", "deleted", "Remove for good; nobody is told.")
+
+
+@quarantine.command("forward")
+@click.argument("id")
+@click.argument("address")
+@_reason
+@click.option("--delete", is_flag=True, help="Remove it from the quarantine then.")
+@common
+def quarantine_forward(
+    config: Path, as_json: bool, id: str, address: str, reason: str, delete: bool
+) -> None:
+    """Send a copy, attached to a new message, to somebody who shall look at it."""
+    arguments = {"id": id, "address": address, "reason": reason, "delete": delete}
+    done = outcome_of(config, "quarantine.forward", arguments, timeout=_ACTION_TIMEOUT)
+    if as_json:
+        print_json(done)
+        return
+    then = " and the original deleted" if delete else ""
+    click.echo(f"A copy is on its way as {escape(done['copy'])}{then}.")

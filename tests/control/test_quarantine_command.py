@@ -1,0 +1,217 @@
+"""Proves what ``mailsecure quarantine`` asks, prints and returns."""
+
+import base64
+import io
+import json
+import sys
+from pathlib import Path
+from unittest import mock
+
+from click.testing import CliRunner
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailsecure.control import asking, command, quarantine_command
+from mailsecure.control.wire import Refusal
+
+from .fakes import NOON
+from .test_command import EVIL, SHOWN
+
+NAME = "06B3K2M4N5P6Q"
+
+
+def item(**more):
+    return {
+        "id": NAME,
+        "sender": "alice@example.org",
+        "arrived": NOON - 11520,
+        "octets": 10240,
+        "stored": 4000,
+        "client": "192.0.2.1",
+        "recipients": ["bob@example.com"],
+        "reason": "score of 22.5",
+        "score": 22.5,
+        "symbols": [["DKIM_FAIL", 2.5, "bad signature"], ["VIRUS", 20.0, "Eicar"]],
+        "subject": "Invoice",
+        "from": "Alice <a@example.org>",
+    } | more
+
+
+class QuarantineCommandTests(SynchronousTestCase):
+    """Each command against a scripted daemon."""
+
+    maxDiff = None
+
+    def setUp(self):
+        self.config = Path(self.mktemp())
+        self.config.write_text("[node]\nstate = run\n")
+        self.asked = []
+        self.answers = [("done", {})]
+        self.patch(asking, "ask", self.ask)
+        self.patch(quarantine_command.time, "time", lambda: NOON)
+
+    def ask(self, path, request, arguments, *, timeout):
+        self.asked.append((request, arguments))
+        for answer in self.answers:
+            if isinstance(answer, Refusal):
+                raise answer
+            yield answer
+
+    def run_main(self, *arguments):
+        given = ["quarantine", *arguments, "-c", str(self.config)]
+        out = io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True)
+        err = io.StringIO()
+        with mock.patch.object(sys, "stdout", out), mock.patch.object(sys, "stderr", err):
+            code = command.main(given)
+        return code, out.buffer.getvalue().decode(), err.getvalue()
+
+    def listed(self, *items):
+        done = ("done", {"messages": len(items), "recipients": len(items)})
+        self.answers = [*(("item", each) for each in items), done]
+
+    def test_list(self):
+        self.listed(item(recipients=["bob@example.com", "c@example.com"]))
+        self.assertEqual(
+            self.run_main("list"),
+            (
+                0,
+                "ID                 AGE    SIZE   SCORE  SENDER → RECIPIENTS\n"
+                "06B3K2M4N5P6Q    3h12m     10K    22.5  "
+                "<alice@example.org> → <bob@example.com> (+1)\n"
+                "               Invoice\n"
+                "               score of 22.5 (DKIM_FAIL VIRUS)\n"
+                "1 messages, 1 recipients.\n",
+                "",
+            ),
+        )
+        self.assertEqual(self.asked, [("quarantine.list", {})])
+
+    def test_list_of_little(self):
+        self.listed(item(subject="", symbols=[], recipients=[], sender=""))
+        lines = self.run_main("list")[1].splitlines()
+        self.assertTrue(lines[1].endswith("<> → -"))
+        self.assertEqual(lines[2:], ["               score of 22.5", "1 messages, 1 recipients."])
+        self.listed()
+        self.assertEqual(self.run_main("list"), (0, "No messages.\n", ""))
+        self.assertEqual(self.run_main("list", "--json"), (0, "", ""))
+
+    def test_filters(self):
+        self.answers = [("done", {"messages": 0, "recipients": 0})]
+        self.run_main(
+            "list", "--recipient", "a@b", "--recipient", "@c", "--sender", "<>", "--reason",
+            "VIRUS", "--subject", "inv", "--since", "2d", "--older", "1h", "--limit", "5",
+            "--oldest-first",
+        )  # fmt: skip
+        wanted = {
+            "recipients": ("a@b", "@c"),
+            "sender": "<>",
+            "held_for": "VIRUS",
+            "subject": "inv",
+            "since": 172800.0,
+            "older": 3600.0,
+        }
+        more = {"limit": 5, "oldest_first": True}
+        self.assertEqual(self.asked[-1], ("quarantine.list", wanted | more))
+        self.run_main("list", "--held-for", "macro")
+        self.assertEqual(self.asked[-1][1], {"held_for": "macro"})
+        self.run_main("delete", "--held-for", "macro", "--reason", "old", "--older", "7d")
+        self.assertEqual(
+            self.asked[-1][1], {"held_for": "macro", "reason": "old", "older": 604800.0}
+        )
+
+    def test_json(self):
+        self.listed(item(subject="\x7f"), item())
+        lines = self.run_main("list", "--json")[1].splitlines()
+        self.assertEqual([json.loads(line)["subject"] for line in lines], ["\x7f", "Invoice"])
+
+    def test_peer_text_is_escaped(self):
+        evil = item(
+            sender=EVIL, recipients=[EVIL], subject=EVIL, reason=EVIL, symbols=[[EVIL, 1.0, EVIL]]
+        )
+        self.listed(evil)
+        out = self.run_main("list")[1]
+        self.assertTrue(all(line.isprintable() for line in out.split("\n")), out)
+        self.assertIn(f"<{SHOWN}> → <{SHOWN}>", out)
+        more = {"from": EVIL, "helo": EVIL, "facts": {EVIL: EVIL}}
+        self.shown(EVIL.encode(), **evil | more)
+        out = self.run_main("show", NAME)[1]
+        self.assertTrue(all(line.isprintable() for line in out.split("\n")), out)
+
+    def shown(self, content, **more):
+        facts = dict.fromkeys(("helo", "protocol", "session", "ret", "envid"), "")
+        facts |= {"facts": {}, "eight_bit": False, "smtputf8": False}
+        encoded = base64.b64encode(content).decode()
+        self.answers = [("item", {"content": encoded}), ("done", item() | facts | more)]
+
+    def test_show(self):
+        self.shown(b"Subject: \xff\x1b\r\n")
+        code, out, _ = self.run_main("show", NAME)
+        self.assertEqual(code, 0)
+        for text in (
+            f"message   {NAME}\nsender    <alice@example.org>\n",
+            "10240 octets, 4000 on disk\n",
+            "from      Alice <a@example.org>\nsubject   Invoice\n"
+            "held      score of 22.5, score 22.5\nfor       <bob@example.com>\n",
+            "DKIM_FAIL",
+            "bad signature",
+            "\nSubject: \\udcff\\x1b\n",
+        ):
+            self.assertIn(text, out)
+        self.assertEqual(self.asked[0], ("quarantine.show", {"id": NAME, "full": False}))
+        _, out, _ = self.run_main("show", NAME, "--json")
+        self.assertEqual(json.loads(out)["content"], "Subject: \udcff\x1b\r\n")
+
+    def test_show_without_symbols_or_header(self):
+        self.shown(b"", symbols=[], subject="", **{"from": ""})
+        out = self.run_main("show", NAME)[1]
+        self.assertIn("from      -\nsubject   -\n", out)
+        self.assertNotIn("SYMBOL", out)
+
+    def test_show_full(self):
+        self.shown(b"Subject: x\r\n\r\nb\x1bdy\r\n")
+        self.assertEqual(self.run_main("show", NAME, "--full")[1], "Subject: x\r\n\r\nb\x1bdy\r\n")
+
+    def test_actions(self):
+        self.answers = [("done", {"messages": 2, "recipients": 3})]
+        for verb, said in (("release", "released"), ("delete", "deleted")):
+            code, out, _ = self.run_main(verb, "--sender", "@example.com", "--reason", "why not")
+            self.assertEqual((code, out), (0, f"2 messages {said}, for 3 recipients.\n"))
+            arguments = {"sender": "@example.com", "reason": "why not"}
+            self.assertEqual(self.asked[-1], (f"quarantine.{verb}", arguments))
+        _, out, _ = self.run_main("release", "A", "B", "--recipient", "c@d", "--json")
+        self.assertEqual(json.loads(out), {"messages": 4, "recipients": 6})
+        self.assertEqual(
+            [arguments for _, arguments in self.asked[-2:]],
+            [{"id": "A", "recipients": ("c@d",)}, {"id": "B", "recipients": ("c@d",)}],
+        )
+        self.answers = [("done", {"messages": 1, "recipients": 1})]
+        self.assertEqual(
+            self.run_main("delete", "--all")[1], "1 message deleted, for 1 recipient.\n"
+        )
+        self.assertEqual(self.asked[-1][1], {"all": True})
+
+    def test_an_id_that_is_not_there(self):
+        self.answers = [("done", {"messages": 0, "recipients": 0})]
+        code, out, err = self.run_main("release", EVIL)
+        self.assertEqual((code, out), (66, ""))
+        self.assertEqual(err, f"mailsecure: nothing in the quarantine to release for {SHOWN}\n")
+        self.assertEqual(self.run_main("release", "--sender", "nobody@x")[0], 0)
+
+    def test_forward(self):
+        self.answers = [("done", {"copy": "06B3K2M4N5P6R", "deleted": 0})]
+        self.assertEqual(
+            self.run_main("forward", NAME, "admin@example.com", "--reason", "look"),
+            (0, "A copy is on its way as 06B3K2M4N5P6R.\n", ""),
+        )
+        arguments = {"id": NAME, "address": "admin@example.com", "reason": "look", "delete": False}
+        self.assertEqual(self.asked[-1], ("quarantine.forward", arguments))
+        out = self.run_main("forward", NAME, "admin@example.com", "--delete")[1]
+        self.assertIn("and the original deleted", out)
+        out = self.run_main("forward", NAME, "admin@example.com", "--json")[1]
+        self.assertEqual(json.loads(out)["copy"], "06B3K2M4N5P6R")
+
+    def test_usage(self):
+        for arguments in (["show"], ["forward", NAME], ["list", "--since", "soon"], ["list", "X"]):
+            self.assertEqual(self.run_main(*arguments)[0], 64, arguments)
+        for words in ([], ["list"], ["release"], ["forward"]):
+            given = ["quarantine", *words, "-h"]
+            self.assertEqual(CliRunner().invoke(command.cli, given).exit_code, 0)

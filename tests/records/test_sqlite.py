@@ -1,0 +1,101 @@
+"""The history in SQLite keeps the contract, and what is SQLite's own."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailsecure.records import sqlite
+from mailsecure.records.api import RecordsAway, Search
+from mailsecure.records.database import Trouble
+from mailsecure.records.reading import Reader
+from mailsecure.records.sqlite import Sqlite
+from mailsecure.records.store import Store
+
+from .contract import Contract
+from .support import Book, message
+
+
+class SqliteTests(Contract, SynchronousTestCase):
+    """The contract, on a file."""
+
+    def make(self) -> Sqlite:
+        self.path = Path(self.mktemp())
+        return Sqlite(self.path)
+
+    def test_the_file(self) -> None:
+        """Nobody else may read it, nor what lies beside it."""
+        self.book.write(message())
+        for suffix in ("", "-wal", "-shm"):
+            mode = Path(f"{self.path}{suffix}").stat().st_mode
+            self.assertEqual(mode & 0o777, 0o600, suffix)
+
+    def test_space_is_given_back(self) -> None:
+        """What retention frees leaves the file, in steps."""
+        self.book.write(*[message(each / 100, helo="x" * 900) for each in range(6000)])
+        before = self.book.store.measure().octets
+        while self.book.store.prune(2e9):
+            pass
+        self.assertLess(self.book.store.measure().octets, before / 2)
+        steps = 1
+        while self.book.store.reclaim():
+            steps += 1
+        self.assertTrue(steps > 1)
+        self.book.close()
+        self.assertLess(self.path.stat().st_size, before / 2)
+
+    def test_no_orphans_in_the_index(self) -> None:
+        """The index of subjects forgets what was pruned."""
+        self.book.write(*[message(each, subject=f"subject{each}") for each in range(30)])
+        while self.book.store.prune(2e9):
+            pass
+        with sqlite3.connect(self.path) as database:
+            left = database.execute("SELECT count(*) FROM subject_text('\"sub\"')").fetchone()
+            self.assertEqual(left, (0,))
+            self.assertEqual(database.execute("SELECT * FROM subject_row").fetchall(), [])
+        database.close()
+
+    def test_what_cannot_be_opened(self) -> None:
+        """A directory, or what is no database, is trouble in one line."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        broken = Path(self.mktemp())
+        broken.write_bytes(b"no database\n" * 1000)
+        for path, word in ((directory, "directory"), (broken, "not a database")):
+            database = Sqlite(path)
+            store = Store(database, database.engine(), "mx1", True)
+            trouble = self.assertRaises(Trouble, store.open)
+            self.assertIn(word, str(trouble))
+            reader = Reader(database, database.engine())
+            self.assertRaises(RecordsAway, reader.trace, Search())
+            self.assertRaises(RecordsAway, reader.message, 1)
+
+    def test_locked(self) -> None:
+        """A file that another process holds is trouble, and well again after."""
+        self.patch(sqlite, "_BUSY", 0.05)
+        book = Book(Sqlite(self.path))
+        self.addCleanup(book.close)
+        other = sqlite3.connect(self.path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        trouble = self.assertRaises(Trouble, book.write, message())
+        self.assertIn("locked", str(trouble))
+        other.execute("ROLLBACK")
+        other.close()
+        book.write(message())
+        self.assertEqual(len(book.reader.trace(Search())), 1)
+
+    def test_full(self) -> None:
+        """A full disk is trouble; what was committed stays."""
+        self.book.write(message())
+        connection = self.book.store._connection
+        assert connection is not None
+        driver: Any = connection.connection.driver_connection
+        ((pages,),) = driver.execute("PRAGMA page_count").fetchall()
+        driver.execute(f"PRAGMA max_page_count = {pages}").fetchall()
+        events = [message(each, helo="x" * 900) for each in range(1, 200)]
+        trouble = self.assertRaises(Trouble, self.book.write, *events)
+        self.assertIn("full", str(trouble))
+        self.assertEqual(len(self.book.reader.trace(Search())), 1)
