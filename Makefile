@@ -49,7 +49,7 @@ coverage: $(VENV)/dev.stamp
 		tests.cluster.test_election tests.cluster.test_hello tests.cluster.test_keys \
 		tests.cluster.test_linkframes tests.cluster.test_membership tests.cluster.test_moved \
 		tests.cluster.test_overrides tests.vip \
-		tests.balancer tests.proxyproto \
+		tests.balancer tests.proxyproto tests.scan \
 		tests.test_units tests.test_errors tests.test_resolver > _coverage.log 2>&1 \
 		|| { cat _coverage.log; exit 1; }
 	@$(BIN)/coverage report --fail-under=100 --include="$$($(BIN)/python -m tests.pure)"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dkim
 from pathlib import Path
 from typing import Any
 
+import dkim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred

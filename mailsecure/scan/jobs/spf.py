@@ -102,7 +102,6 @@ class _Query(spf.query):  # type: ignore[misc]
                 raise spf.PermError("Too many look-ups without an answer")
         return [_record(qtype, text) for text in texts]
 
-
     def expand_domain(self, arg: str) -> str:
         """Expand the macros of a domain, if it is not too long to be one."""
         return str(super().expand_domain(_bounded(arg)))
