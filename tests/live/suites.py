@@ -25,7 +25,7 @@ def _download(packages: Sequence[str]) -> str:
     """Fetch source packages; return what went wrong, or ""."""
     CACHE.mkdir(parents=True, exist_ok=True)
     wanted = [each.replace("-", "==") for each in packages]
-    options = ["--quiet", "--no-binary", ":all:", "--no-deps", "--timeout", "20", "--retries", "2"]
+    options = ["--quiet", "--no-binary", ":all:", "--no-deps", "--timeout", "10", "--retries", "0"]
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(CACHE), *wanted]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["pip failed"])[-1]

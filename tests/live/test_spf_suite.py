@@ -79,12 +79,8 @@ def _records(entry: list[Any]) -> Iterator[tuple[str, Any]]:
     ]
     real = any(kind == "TXT" for kind, _ in pairs)
     for kind, value in pairs:
-        if kind == "SPF":
-            if real:
-                continue
-            kind = "TXT"
-        if value != "NONE":
-            yield kind, value
+        if value != "NONE" and not (kind == "SPF" and real):
+            yield "TXT" if kind == "SPF" else kind, value
 
 
 class SpfSuiteTests(SynchronousTestCase):

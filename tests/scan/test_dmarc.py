@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from hypothesis import given
 from hypothesis import strategies as st
 from publicsuffixlist import PublicSuffixList
@@ -78,10 +80,8 @@ class RecordTests(SynchronousTestCase):
 
     @given(st.text(st.sampled_from("v=DMARC1;pcts n0x"), max_size=40))
     def test_anything(self, text: str) -> None:
-        try:
+        with contextlib.suppress(DmarcBroken):
             find_record([f"v=DMARC1;{text}"])
-        except DmarcBroken:
-            pass
 
     def test_discovery(self) -> None:
         own, parent = "v=DMARC1; p=none", "v=DMARC1; p=reject"

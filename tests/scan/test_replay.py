@@ -147,7 +147,10 @@ class NamesTests(SynchronousTestCase):
         return follow_ups(client, ("TXT", "a.example"), [record])
 
     def test_terms(self) -> None:
-        record = "v=spf1 a mx a:h.example/24//64 mx:M.example ptr exists:e.example ~include:i.example x=y redirect=r.example"
+        record = (
+            "v=spf1 a mx a:h.example/24//64 mx:M.example ptr exists:e.example ~include:i.example "
+            "x=y redirect=r.example"
+        )
         self.assertEqual(
             self.names(record),
             [

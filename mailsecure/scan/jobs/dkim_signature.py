@@ -65,6 +65,10 @@ def read_signature(name: bytes, value: bytes, now: float, sealed: bool = False) 
     for each in needed:
         if not tags.get(each):
             raise SignatureFault("neutral", f"no {each}=")
+    for each, only in (("v", "1"), ("q", "dns/txt")):
+        # RFC 6376 §3.5: other versions and other places of keys are other signatures.
+        if not sealed and tags.get(each, only) != only:
+            raise SignatureFault("neutral", f"{each}= is not {only}")
     if not key_name(tags):
         raise SignatureFault("neutral", "d= or s= is no name")
     _check_times(tags, now)
