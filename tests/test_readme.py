@@ -28,11 +28,14 @@ class ReadmeTests(SynchronousTestCase):
 
     def test_ini(self):
         """The example is an ini that mailsecure takes."""
-        block, cluster = re.findall(r"(?s)\.\. code-block:: ini\n\n(.*?)\n\S", TEXT)
+        block, scan, cluster = re.findall(r"(?s)\.\. code-block:: ini\n\n(.*?)\n\S", TEXT)
         config = parse_config(re.sub(r"(?m)^   ", "", block), "README.rst")
         self.assertEqual(sorted(config.domains), ["*", ".example.com", "example.com"])
         self.assertEqual(config.smtp.listen, ("tcp:25", "tcp6:25"))
         self.assertEqual(len(config.relay.networks), 3)
+        config = parse_config(re.sub(r"(?m)^   ", "", scan), "README.rst")
+        self.assertEqual(config.scan.engines, ("clamav", "rspamd"))
+        self.assertEqual(config.signing["example"].domains, ("example.com",))
         config = parse_config(re.sub(r"(?m)^   ", "", cluster), "README.rst")
         self.assertEqual(config.virtual["mail"].priority, 200)
 
