@@ -37,6 +37,8 @@ __all__ = [
 ]
 
 NAME_SERVER = "127.0.0.1"
+#: Not one of those that the load's own connections may have.
+PORT = 25
 RSPAMD_PORT = 11333
 COMPILED = "(hs_helper) rspamd_rs_compile_cb: compiled"
 SETTLE = timedelta(seconds=4)
@@ -68,6 +70,9 @@ class Filtered(Server):
     host = CLIENT
     #: What must be there to be a fair peer: words that the delivered mail contains.
     proof: tuple[str, ...] = ()
+
+    def __init__(self, directory: Path, _: int, sink: int, hold: bool) -> None:
+        super().__init__(directory, PORT, sink, hold)
 
     def __enter__(self) -> Server:
         super().__enter__()
