@@ -133,6 +133,8 @@ def check(config: Path, as_json: bool) -> int:
         click.echo(f"  mail for       {domain} → {escape(route)}")
     networks = ", ".join(summary["relay"]) or "nobody"
     click.echo(f"  may relay      {networks}")
+    judges = [*summary["checks"], *summary["engines"]]
+    click.echo(f"  judges by      {' '.join(judges) or 'nothing: mail is only relayed'}")
     click.echo(f"  keeps mail in  {escape(summary['state'])}")
     click.echo(f"  logs to        {escape(summary['log'])}")
     for name in ("manhole", "metrics"):
