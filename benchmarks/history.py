@@ -243,7 +243,10 @@ def searches(connection: Connection, rows: int) -> Iterator[tuple[str, Search]]:
     around = f"SELECT id FROM message WHERE id > {middle} ORDER BY id LIMIT 1"
     id = value(around)
     rare = value("SELECT text FROM name WHERE id = 390001")
-    frequent = value("SELECT text FROM name WHERE id = 3")
+    frequent = value(
+        "SELECT n.text FROM (SELECT sender FROM message ORDER BY id LIMIT 20000) m"
+        " JOIN name n ON n.id = m.sender GROUP BY n.text ORDER BY count(*) DESC LIMIT 1"
+    )
     subject = value(f"SELECT subject FROM message WHERE id = {id}")
     client = value(f"SELECT n.text FROM message m JOIN name n ON n.id = m.client WHERE m.id = {id}")
     to = value(f"SELECT n.text FROM recipient r JOIN name n ON n.id = r.name WHERE message = {id}")

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
+from ..records.api import History
 from ..spool.api import Filter, Spool
 
 __all__ = ["Cluster", "Desk", "Destination", "Scheduler"]
@@ -120,3 +121,5 @@ class Desk:
     balance: Callable[[], dict[str, Any]] | None = None
     #: None only where nothing is there to drain, in tests.
     drain: Drain | None = None
+    #: None where no history is kept.
+    history: History | None = None

@@ -39,6 +39,7 @@ from .asking import (
 from .cluster_command import cluster
 from .drain_command import drain, undrain
 from .lines import escape
+from .records_command import trace, why
 from .wire import Kind, Refusal
 
 __all__ = ["main"]
@@ -169,6 +170,8 @@ def reload(config: Path, as_json: bool) -> None:
 cli.add_command(cluster)
 cli.add_command(drain)
 cli.add_command(undrain)
+cli.add_command(trace)
+cli.add_command(why)
 
 
 @cli.group()

@@ -19,6 +19,8 @@ request          arguments                                   answer
 ``queue.delete``  likewise                                   likewise
 ``queue.bounce``  likewise, and ``reason``                   likewise
 ``cluster.…``    see :mod:`.cluster_requests`
+``trace``        see :mod:`.records_requests`
+``why``          likewise
 ===============  ==========================================  ==============================
 
 A filter is any of ``id``, ``sender``, ``recipient``, ``destination``, ``state``.  What
@@ -47,6 +49,7 @@ from ..spool.ids import MessageId, id_name, parse_id
 from ..world import World
 from .api import Desk, Drain
 from .cluster_requests import ClusterRequests
+from .records_requests import RECORDS, RecordsRequests
 from .wire import Kind, Refusal, only
 
 __all__ = ["Requests", "Send"]
@@ -76,6 +79,7 @@ class Requests:
         self._world = world
         self._desk = desk
         self._cluster = ClusterRequests(desk.cluster, desk.balance)
+        self._records = RecordsRequests(desk.history)
         self._known: dict[str, Callable[[_Arguments, int, Send], Awaitable[_Arguments]]] = {
             "ping": self._ping,
             "status": self._status,
@@ -98,6 +102,8 @@ class Requests:
             return await answer(arguments, uid, send)
         if request.startswith("cluster."):
             return self._cluster.answer(request, arguments, uid)
+        if request in RECORDS:
+            return await self._records.answer(request, arguments, uid, send)
         verb = request.removeprefix("queue.")
         if verb in ("flush", "hold", "release", "delete", "bounce") and verb != request:
             return await self._act(verb, arguments, uid)

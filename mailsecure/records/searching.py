@@ -81,6 +81,8 @@ class _Named:
     part: str
     #: The names with ``part``; None: too many.
     ids: Sequence[int] | None
+    #: What else holds for every row that is meant, and makes an index of a part of use.
+    also: ColumnElement[bool] | None = None
 
     def condition(self) -> ColumnElement[bool]:
         """One of the names; or, where they are too many, look at each row's name."""
@@ -94,8 +96,11 @@ class _Named:
         if self.ids is None:
             return None
         chosen = self.database.among(self.column, self.ids) if self.ids else false()
-        used = [self.column != 0] if 0 not in self.ids else []
+        used = self._used() if 0 not in self.ids else []
         return select(self.key.label("id")).where(chosen, *used, _within(self.key, since, until))
+
+    def _used(self) -> list[ColumnElement[bool]]:
+        return [self.column != 0] if self.also is None else [self.also]
 
     def streams(self) -> Sequence[Callable[[int, int], Select[Any]]] | None:
         """One for each name."""
@@ -107,7 +112,7 @@ class _Named:
         key, column = self.key, self.column
 
         def newest(since: int, until: int) -> Select[Any]:
-            used = [column != 0] if id else []
+            used = self._used() if id else []
             wanted = select(key.label("id")).where(column == id, *used, _within(key, since, until))
             return wanted.order_by(key.desc())
 
@@ -258,7 +263,8 @@ class Searcher:
         idle = and_(session.c.messages == 0, session.c.refused == 0)
         id, places = session.c.id, list[list[Place]]()
         for part in filter(None, (search.client, search.text)):
-            places.append([self._named(session.c.client, id, part)])
+            names = self._names(part)
+            places.append([_Named(self._database, session.c.client, id, part, names, idle)])
         if search.id:
             places.append([_Exact(self._id_range(id), id)])
         return self._find(session, places, [idle])
