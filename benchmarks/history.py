@@ -439,7 +439,7 @@ def main() -> None:
         store = Store(database, database.engine(), "mx1", True)
         store.open()
         if not (options.keep and store.measure().oldest):
-            with database.connect(database.engine(), 86400) as connection:
+            with database.connect(database.engine()) as connection:
                 Maker(connection, options.rows).make()
         octets = store.measure().octets
         print(f"  {octets / 1e9:.2f} GB, {octets / options.rows:.0f} octets a message")

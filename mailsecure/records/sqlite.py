@@ -108,15 +108,23 @@ class Sqlite:
             raise
         return connection
 
-    def connect(self, engine: Engine, deadline: float = 0.0) -> Connection:
+    def connect(self, engine: Engine) -> Connection:
         """Connect; a file that cannot be opened is :class:`.database.Trouble`."""
         try:
-            connection = engine.connect()
+            return engine.connect()
         except OSError as error:
             raise Trouble(f"{self._path}: {error.strerror}") from None
-        if deadline:
-            _limit(connection, deadline)
-        return connection
+
+    def limit(self, connection: Connection, seconds: float) -> None:
+        """Look at the clock now and then."""
+        driver: Any = connection.connection.driver_connection
+        end = time.monotonic() + seconds
+        driver.set_progress_handler(lambda: time.monotonic() > end, _INSTRUCTIONS)
+
+    def interrupt(self, connection: Connection) -> None:
+        """End the statement."""
+        driver: Any = connection.connection.driver_connection
+        driver.interrupt()
 
     def is_about_data(self, error: SQLAlchemyError) -> bool:
         """Say whether a row was at fault."""
@@ -219,21 +227,6 @@ def _begin(connection: Connection) -> None:
 
 def _holds(value: str | None, part: str) -> bool:
     return value is not None and part in value.casefold()
-
-
-def _limit(connection: Connection, seconds: float) -> None:
-    """Have each statement end with an error after ``seconds``."""
-    driver: Any = connection.connection.driver_connection
-    end = [0.0]
-
-    def begun(*_: Any) -> None:
-        end[0] = time.monotonic() + seconds
-
-    def late() -> bool:
-        return time.monotonic() > end[0]
-
-    event.listen(connection, "before_cursor_execute", begun)
-    driver.set_progress_handler(late, _INSTRUCTIONS)
 
 
 def _row_below(connection: Connection, until: int) -> int:
