@@ -243,7 +243,10 @@ def searches(connection: Connection, rows: int) -> Iterator[tuple[str, Search]]:
     around = f"SELECT id FROM message WHERE id > {middle} ORDER BY id LIMIT 1"
     id = value(around)
     rare = value("SELECT text FROM name WHERE id = 390001")
-    frequent = value("SELECT text FROM name WHERE id = 3")
+    frequent = value(
+        "SELECT n.text FROM (SELECT sender FROM message ORDER BY id LIMIT 20000) m"
+        " JOIN name n ON n.id = m.sender GROUP BY n.text ORDER BY count(*) DESC LIMIT 1"
+    )
     subject = value(f"SELECT subject FROM message WHERE id = {id}")
     client = value(f"SELECT n.text FROM message m JOIN name n ON n.id = m.client WHERE m.id = {id}")
     to = value(f"SELECT n.text FROM recipient r JOIN name n ON n.id = r.name WHERE message = {id}")
@@ -436,7 +439,7 @@ def main() -> None:
         store = Store(database, database.engine(), "mx1", True)
         store.open()
         if not (options.keep and store.measure().oldest):
-            with database.connect(database.engine(), 86400) as connection:
+            with database.connect(database.engine()) as connection:
                 Maker(connection, options.rows).make()
         octets = store.measure().octets
         print(f"  {octets / 1e9:.2f} GB, {octets / options.rows:.0f} octets a message")

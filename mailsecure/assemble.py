@@ -174,6 +174,7 @@ def build(config: Config, world: World, path: Path) -> Daemon:  # noqa: PLR0915 
         balance,
         drain,
         recorder=recorder,
+        history=None if recorder is None else records,
         forwarding=Forwarding(node.hostname, ids, bodies, out.routable),
         rehearse=lambda asked: rehearse(scanner, asked),
         trusted=gateway.trusts,

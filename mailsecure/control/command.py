@@ -46,6 +46,7 @@ from .dkim_command import dkim
 from .drain_command import drain, undrain
 from .lines import escape
 from .quarantine_command import quarantine
+from .records_command import trace, why
 from .scan_command import scan
 from .wire import Kind, Refusal
 
@@ -201,6 +202,8 @@ cli.add_command(drain)
 cli.add_command(undrain)
 cli.add_command(scan)
 cli.add_command(quarantine)
+cli.add_command(trace)
+cli.add_command(why)
 
 
 @cli.group()

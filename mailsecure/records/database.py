@@ -29,8 +29,14 @@ class Database(Protocol):
     def engine(self) -> Engine:
         """Return an engine that keeps no connections; LocalFault where there is no driver."""
 
-    def connect(self, engine: Engine, deadline: float = 0.0) -> Connection:
-        """Return a connection; each of its questions may take ``deadline`` seconds (0: any)."""
+    def connect(self, engine: Engine) -> Connection:
+        """Return a connection; :class:`Trouble` or SQLAlchemyError where there is none."""
+
+    def limit(self, connection: Connection, seconds: float) -> None:
+        """Have what is asked in the transaction that has begun end after ``seconds``."""
+
+    def interrupt(self, connection: Connection) -> None:
+        """Have what waits on ``connection`` in another thread fail soon.  Quick."""
 
     def is_about_data(self, error: SQLAlchemyError) -> bool:
         """Say whether what was written is at fault, and not the database."""

@@ -2,8 +2,9 @@
 
 Several nodes may write to one database; each row says which.  Every statement has a time
 limit and every connection notices a silent peer within seconds, so that the writer's thread
-always comes back.  ``synchronous_commit`` is off, for the same reason for which SQLite's
-commits are not synced: the last half second of history is not worth a wait.
+always comes back; where even that fails, :meth:`Postgresql.interrupt` ends the wait.
+``synchronous_commit`` is off, for the same reason for which SQLite's commits are not synced:
+the last half second of history is not worth a wait.
 
 Parts of texts are found with pg_trgm's GIN indexes.  Where nobody may make that extension
 ILIKE reads the tables, and :meth:`Postgresql.hindrance` says so.
@@ -15,7 +16,10 @@ Deleted rows leave space that PostgreSQL uses again but does not give back: see
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +94,12 @@ class Postgresql:
         except (SQLAlchemyError, ValueError) as error:
             raise LocalFault(f"[records] database: {error}") from None
 
-    def connect(self, engine: Engine, deadline: float = 0.0) -> Connection:
+    def connect(self, engine: Engine) -> Connection:
         """Connect, and set the limits."""
         connection = engine.connect()
         try:
             with connection.begin():
-                limit = int((deadline or _STATEMENT) * 1000)
-                connection.exec_driver_sql(f"SET statement_timeout = {limit}")
+                connection.exec_driver_sql(f"SET statement_timeout = {_STATEMENT * 1000}")
                 connection.exec_driver_sql(f"SET lock_timeout = {_SILENCE * 1000}")
                 connection.exec_driver_sql("SET synchronous_commit = off")
                 connection.exec_driver_sql("SET standard_conforming_strings = on")
@@ -104,6 +107,19 @@ class Postgresql:
             connection.close()
             raise
         return connection
+
+    def limit(self, connection: Connection, seconds: float) -> None:
+        """Each statement may take so long; the server ends it."""
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
+
+    def interrupt(self, connection: Connection) -> None:
+        """Shut the socket: a server that was stopped in its tracks acknowledges and is silent.
+
+        Its own time limits do not run then, nor does any of TCP.
+        """
+        driver: Any = connection.connection.driver_connection
+        with suppress(OSError), socket.socket(fileno=os.dup(driver.fileno())) as shut:
+            shut.shutdown(socket.SHUT_RDWR)
 
     def is_about_data(self, error: SQLAlchemyError) -> bool:
         """Say whether a row was at fault."""

@@ -81,6 +81,8 @@ class _Named:
     part: str
     #: The names with ``part``; None: too many.
     ids: Sequence[int] | None
+    #: What else holds for every row that is meant, and makes an index of a part of use.
+    also: ColumnElement[bool] | None = None
 
     def condition(self) -> ColumnElement[bool]:
         """One of the names; or, where they are too many, look at each row's name."""
@@ -94,8 +96,11 @@ class _Named:
         if self.ids is None:
             return None
         chosen = self.database.among(self.column, self.ids) if self.ids else false()
-        used = [self.column != 0] if 0 not in self.ids else []
+        used = self._used() if 0 not in self.ids else []
         return select(self.key.label("id")).where(chosen, *used, _within(self.key, since, until))
+
+    def _used(self) -> list[ColumnElement[bool]]:
+        return [self.column != 0] if self.also is None else [self.also]
 
     def streams(self) -> Sequence[Callable[[int, int], Select[Any]]] | None:
         """One for each name."""
@@ -107,7 +112,7 @@ class _Named:
         key, column = self.key, self.column
 
         def newest(since: int, until: int) -> Select[Any]:
-            used = [column != 0] if id else []
+            used = self._used() if id else []
             wanted = select(key.label("id")).where(column == id, *used, _within(key, since, until))
             return wanted.order_by(key.desc())
 
@@ -195,7 +200,8 @@ class Searcher:
         self._deadline = deadline
         self._since = int(search.since * 1_000_000) << TICK_BITS
         until = int(search.until * 1_000_000) << TICK_BITS if search.until else _LAST
-        self._until = min(until, _LAST)
+        #: The id below which it looks.
+        self.until = min(until, _LAST)
         self._known: dict[str, Sequence[int] | None] = {}
 
     # -- what is looked for
@@ -258,7 +264,8 @@ class Searcher:
         idle = and_(session.c.messages == 0, session.c.refused == 0)
         id, places = session.c.id, list[list[Place]]()
         for part in filter(None, (search.client, search.text)):
-            places.append([self._named(session.c.client, id, part)])
+            names = self._names(part)
+            places.append([_Named(self._database, session.c.client, id, part, names, idle)])
         if search.id:
             places.append([_Exact(self._id_range(id), id)])
         return self._find(session, places, [idle])
@@ -326,25 +333,20 @@ class Searcher:
                 best, fewest = each, rows
             if fewest <= _FEW:
                 break
-        try:
-            if best is not None:
-                return self._gather(table, best, conditions) if fewest else Found()
-            for each in places:
-                streams = [place.streams() for place in each]
-                if all(stream is not None for stream in streams):
-                    merged = [one for stream in streams for one in stream or ()]
-                    return self._stream(table, merged, conditions)
-        except SQLAlchemyError as error:
-            if self._database.is_late(error):
-                return Found([], self._until)
-            raise
+        if best is not None:
+            return self._gather(table, best, conditions) if fewest else Found()
+        for each in places:
+            streams = [place.streams() for place in each]
+            if all(stream is not None for stream in streams):
+                merged = [one for stream in streams for one in stream or ()]
+                return self._stream(table, merged, conditions)
         return self._walk(table, conditions)
 
     def _weigh(self, places: Iterable[Place]) -> int:
         """Return how many rows these places have; more than MOST_ROWS where too many."""
         total = 0
         for place in places:
-            rows = place.rows(self._since, self._until)
+            rows = place.rows(self._since, self.until)
             if rows is None:
                 return MOST_ROWS + 1
             some = rows.limit(MOST_ROWS + 1 - total).subquery()
@@ -356,13 +358,13 @@ class Searcher:
     def _gather(
         self, table: Table, places: Sequence[Place], conditions: Sequence[ColumnElement[bool]]
     ) -> Found:
-        parts = [place.rows(self._since, self._until) for place in places]
+        parts = [place.rows(self._since, self.until) for place in places]
         ids = union_all(*[select(part.subquery().c.id) for part in parts if part is not None])
         wanted = (
             select(table.c.id)
             .where(
                 table.c.id.in_(select(ids.subquery().c.id)),
-                _within(table.c.id, self._since, self._until),
+                _within(table.c.id, self._since, self.until),
                 *conditions,
             )
             .order_by(table.c.id.desc())
@@ -376,7 +378,7 @@ class Searcher:
         streams: Sequence[Callable[[int, int], Select[Any]]],
         conditions: Sequence[ColumnElement[bool]],
     ) -> Found:
-        found, until, batch = Found(), self._until, max(100, self._search.limit)
+        found, until, batch = Found(), self.until, max(100, self._search.limit)
         while True:
             candidates: set[int] = set()
             whole_from = self._since
@@ -400,7 +402,7 @@ class Searcher:
                 return found
 
     def _walk(self, table: Table, conditions: Sequence[ColumnElement[bool]]) -> Found:
-        found, until, id = Found(), self._until, table.c.id
+        found, until, id = Found(), self.until, table.c.id
         while until > self._since:
             stride = select(id).where(_within(id, self._since, until)).order_by(id.desc())
             last = self._connection.execute(stride.offset(_STRIDE).limit(1)).scalar()

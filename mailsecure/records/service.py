@@ -55,6 +55,8 @@ MOST_IN_MEMORY = 100_000
 #: Retention looks once in so many seconds.
 RETAIN = 60.0
 STOP_LIMIT = 5.0
+#: A step that takes longer is interrupted; looked at so often (seconds).
+HANGS, WATCH = 60.0, 5.0
 #: Questions that may wait for the reader.
 MOST_QUESTIONS = 20
 
@@ -86,11 +88,14 @@ class RecordsService:
         self._work: queue.SimpleQueue[Sequence[Event] | Callable[[], object] | None]
         self._questions: queue.SimpleQueue[tuple[Callable[[], Any], Deferred[Any]] | None]
         self._asked = 0
+        #: Since when (monotonic) each thread is at its present step; 0: at none.
+        self._busy = {"writer": 0.0, "reader": 0.0}
         self._ended: list[Deferred[None]] = []
         self._running = False
         clock = world.clock
         self._handing = Periodic(clock, HAND_OVER, "the history's writing", self._hand_over)
         self._retaining = Periodic(clock, RETAIN, "the history's retention", self._retain)
+        self._watching = Periodic(clock, WATCH, "the history's watch", self._watch)
 
     # -- life
 
@@ -121,6 +126,7 @@ class RecordsService:
         self._work.put(writer.begin)
         self._handing.start()
         self._retaining.start()
+        self._watching.start()
 
     def _thread(self, name: str, run: Callable[[], None]) -> Deferred[None]:
         """Start a thread; the Deferred fires in the reactor's when it ends."""
@@ -140,6 +146,7 @@ class RecordsService:
             return
         self._handing.stop()
         self._retaining.stop()
+        self._watching.stop()
         self._hand_over()
         self._running = False
         self._work.put(None)
@@ -160,6 +167,7 @@ class RecordsService:
             if isinstance(work, list):
                 left += work
         self._writer.rescue(left)
+        self._work.put(None)
 
     def reconfigure(self, settings: Records) -> None:
         """Take new settings; database, subjects and backlog wait for a restart."""
@@ -198,6 +206,14 @@ class RecordsService:
         if self._writer is not None and self._work.empty():
             self._work.put(self._writer.retain)
 
+    def _watch(self) -> None:
+        """Interrupt what hangs, though everything has limits of its own."""
+        late = self._world.clock.seconds() - HANGS
+        if self._writer is not None and 0 < self._busy["writer"] < late:
+            self._writer.interrupt()
+        if self._reader is not None and 0 < self._busy["reader"] < late:
+            self._reader.interrupt()
+
     # -- the writer's thread
 
     def _write(self, writer: Writer) -> None:
@@ -213,12 +229,15 @@ class RecordsService:
 
     def _guarded(self, call: Callable[[], _T]) -> _T | None:
         """Call; whatever it raises is said, and the thread lives on."""
+        self._busy["writer"] = self._world.clock.seconds()
         try:
             return call()
         except BaseException:
             failure = Failure()
             self._world.reactor.callFromThread(_say_failure, failure)
             return None
+        finally:
+            self._busy["writer"] = 0.0
 
     def _say(self, level: str, text: str, **fields: Any) -> None:
         """Log from the writer's thread."""
@@ -230,14 +249,16 @@ class RecordsService:
     def _read(self) -> None:
         while (asked := self._questions.get()) is not None:
             question, waiting = asked
+            self._busy["reader"] = self._world.clock.seconds()
             try:
                 answer: Any = question()
             except BaseException:
                 # Carried to the reactor's thread, where somebody waits for it.
                 answer = Failure()
+            self._busy["reader"] = 0.0
             self._world.reactor.callFromThread(self._answer, waiting, answer)
         assert self._reader is not None
-        self._guarded(self._reader.close)
+        self._reader.close()
 
     def _answer(self, waiting: Deferred[Any], answer: Any) -> None:
         self._asked -= 1

@@ -108,15 +108,23 @@ class Sqlite:
             raise
         return connection
 
-    def connect(self, engine: Engine, deadline: float = 0.0) -> Connection:
+    def connect(self, engine: Engine) -> Connection:
         """Connect; a file that cannot be opened is :class:`.database.Trouble`."""
         try:
-            connection = engine.connect()
+            return engine.connect()
         except OSError as error:
             raise Trouble(f"{self._path}: {error.strerror}") from None
-        if deadline:
-            _limit(connection, deadline)
-        return connection
+
+    def limit(self, connection: Connection, seconds: float) -> None:
+        """Look at the clock now and then."""
+        driver: Any = connection.connection.driver_connection
+        end = time.monotonic() + seconds
+        driver.set_progress_handler(lambda: time.monotonic() > end, _INSTRUCTIONS)
+
+    def interrupt(self, connection: Connection) -> None:
+        """End the statement."""
+        driver: Any = connection.connection.driver_connection
+        driver.interrupt()
 
     def is_about_data(self, error: SQLAlchemyError) -> bool:
         """Say whether a row was at fault."""
@@ -197,10 +205,11 @@ class Sqlite:
             return None
         number = _subject_text.c.rowid
         low, high = _row_below(connection, since), _row_below(connection, until)
+        # Not a join: SQLite would rather read all subjects and ask FTS5 about each.
+        id = select(_subject_row.c.message).where(_subject_row.c.n == number).scalar_subquery()
         return (
-            select(_subject_row.c.message.label("id"))
+            select(id.label("id"))
             .select_from(_subject_text)
-            .join(_subject_row, _subject_row.c.n == number)
             .where(
                 _matches("subject_text", trigrams), number >= low - _SLACK, number <= high + _SLACK
             )
@@ -220,28 +229,15 @@ def _holds(value: str | None, part: str) -> bool:
     return value is not None and part in value.casefold()
 
 
-def _limit(connection: Connection, seconds: float) -> None:
-    """Have each statement end with an error after ``seconds``."""
-    driver: Any = connection.connection.driver_connection
-    end = [0.0]
-
-    def begun(*_: Any) -> None:
-        end[0] = time.monotonic() + seconds
-
-    def late() -> bool:
-        return time.monotonic() > end[0]
-
-    event.listen(connection, "before_cursor_execute", begun)
-    driver.set_progress_handler(late, _INSTRUCTIONS)
-
-
 def _row_below(connection: Connection, until: int) -> int:
     """Return the number of the last subject of a message below id ``until``, about.
 
     The numbers rise with the ids, but for what came late.
     """
-    low, high = connection.exec_driver_sql("SELECT min(n), max(n) FROM subject_row").one()
-    if low is None:
+    # Both in one question would read all rows.
+    low = connection.exec_driver_sql("SELECT min(n) FROM subject_row").scalar()
+    high = connection.exec_driver_sql("SELECT max(n) FROM subject_row").scalar()
+    if low is None or high is None:
         return 0
     while low < high:
         middle = (low + high + 1) // 2
@@ -256,11 +252,14 @@ def _row_below(connection: Connection, until: int) -> int:
 
 
 def _trigrams(part: str) -> list[str]:
-    """Return trigrams of ``part`` that FTS5 is asked for; none for a short one."""
+    """Return trigrams of ``part`` that FTS5 is asked for; none for a short one.
+
+    Every second one: the others hardly narrow it further, and each takes its time.
+    """
     clean = part.replace("\0", "")
-    found = list(dict.fromkeys(clean[at : at + 3] for at in range(len(clean) - 2)))
-    step = -(-len(found) // _MOST_TRIGRAMS)
-    return found[::step] if found else []
+    places = range(len(clean) - 2)
+    step = max(2, -(-len(places) // _MOST_TRIGRAMS))
+    return list(dict.fromkeys(clean[at : at + 3] for at in (*places[::step], *places[-1:])))
 
 
 def _matches(table: str, trigrams: Sequence[str]) -> ColumnElement[bool]:

@@ -14,7 +14,8 @@ written twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -85,6 +86,16 @@ class _Many:
                 at += size
 
 
+@contextmanager
+def closing_on_error(connection: Connection) -> Iterator[None]:
+    """Close ``connection`` if what is done with it fails."""
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
+
+
 class Store:
     """An open database.  Errors of the database are :class:`.database.Trouble`.
 
@@ -107,9 +118,11 @@ class Store:
     def open(self) -> None:
         """Connect, and bring the tables up to date."""
         try:
-            self._connection = connection = self._database.connect(self._engine)
-            with connection.begin():
+            connection = self._database.connect(self._engine)
+            with closing_on_error(connection), connection.begin():
                 migrate(connection)
+            # Not before: nothing may interrupt a migration, which takes its time.
+            self._connection = connection
         except (SQLAlchemyError, CommandError) as error:
             self.close()
             raise Trouble(reason_of(error)) from error
@@ -123,6 +136,12 @@ class Store:
                 connection.close()
             except SQLAlchemyError:
                 connection.invalidate()
+
+    def interrupt(self) -> None:
+        """Called in another thread, while this one hangs."""
+        connection = self._connection
+        if connection is not None and not connection.closed:
+            self._database.interrupt(connection)
 
     def _open_connection(self) -> Connection:
         if self._connection is None:

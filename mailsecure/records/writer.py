@@ -88,6 +88,7 @@ class Writer:
         self._salt = rng.getrandbits(TICK_BITS)
         self._last_tick = 0
         self._open = False
+        self._over = False
         self._again = 0.0
         self._pause = _FIRST_PAUSE
         self._pruning = 0.0
@@ -149,17 +150,26 @@ class Writer:
                 reason=str(trouble),
             )
 
+    def interrupt(self) -> None:
+        """Called in another thread, when a step of this one takes too long."""
+        self._store.interrupt()
+
     # -- events
 
     def take(self, events: Sequence[Event]) -> None:
         """Keep a batch, wherever that is possible."""
         self.current = batch = self._numbered(events)
+        settled = False
         try:
             if not self._write(batch):
                 self._set_aside(batch)
+            settled = True
         finally:
             self.current = ()
             self.tally.taken += len(batch)
+            if not settled:
+                self.tally.last_error = "an unexpected error"
+                self._lose(len(batch))
 
     def _numbered(self, events: Sequence[Event]) -> list[Numbered]:
         """Give each event its id: the time, and by what differs from other nodes' below."""
@@ -203,7 +213,11 @@ class Writer:
             self._lose(len(batch) - kept)
 
     def rescue(self, events: Sequence[Event]) -> None:
-        """Keep on disk what the writer's thread did not come to; called in another thread."""
+        """Keep on disk what the writer's thread did not come to; called in another thread.
+
+        Nothing is done after this.
+        """
+        self._over = True
         self._set_aside([*self.current, *self._numbered(events)])
 
     def _lose(self, events: int) -> None:
@@ -239,6 +253,8 @@ class Writer:
 
     def tend(self) -> bool:
         """Do one step of what there is to do; return whether there is more to do now."""
+        if self._over:
+            return False
         self._say_lost()
         if not self._open:
             if self._seconds() < self._again:

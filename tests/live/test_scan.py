@@ -198,7 +198,7 @@ class Postmasters(ScanTestCase):
         whole = node.cli("quarantine", "show", "--full", by_subject["held 0"])
         self.assertIn(GTUBE.decode(), whole.stdout)
         self.said(node, "quarantine", "release", by_subject["held 0"], "--reason", "a mistake")
-        until(lambda: self.sink.taken(), "the released one", 10, node.tail)
+        until(self.sink.taken, "the released one", 10, node.tail)
         node.settle()
         # Once, to both, and not again.
         again = node.cli("quarantine", "release", by_subject["held 0"])
