@@ -180,6 +180,8 @@ def _refused(item: _Item) -> Iterator[str]:
 def _verdict(item: _Item) -> Iterator[str]:
     yield f"message {item['id']} of {moment(item['time'])}: {item['action']}"
     yield _from_to(item)
+    if item["subject"]:
+        yield f"    subject   {escape(item['subject'])}"
     if not item["symbols"]:
         yield "    no check found anything"
     yield from _symbol_lines(item["symbols"])

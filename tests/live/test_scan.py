@@ -28,7 +28,7 @@ HEAD = (
     b"From: s@client.test\r\nTo: a@example.com\r\nSubject: %s\r\nMessage-ID: <%s@client.test>\r\n"
 )
 #: Within so many seconds what greylisting learnt is in its file.
-WRITTEN = 3.0
+WRITTEN = 6.0
 
 
 def plain(subject: str, body: bytes = b"hello\r\n") -> bytes:
