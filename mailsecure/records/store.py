@@ -85,7 +85,8 @@ class Store:
         self._database = database
         self._engine = engine
         self._node = node
-        self._subjects = subjects
+        #: May be changed, in any thread.
+        self.subjects = subjects
         self._connection: Connection | None = None
         self._names: dict[str, int] = {}
         self._day = 0
@@ -149,7 +150,7 @@ class Store:
             raise BadEvents(f"{type(error).__name__}: {error}") from error
 
     def _insert(self, connection: Connection, some: Sequence[Numbered]) -> None:
-        rows = rows_of(some, self._names, self._names[self._node], self._subjects)
+        rows = rows_of(some, self._names, self._names[self._node], self.subjects)
         inserts = self._inserts
         inserts["session"](connection, rows.sessions)
         inserts["refusal"](connection, rows.refusals)
