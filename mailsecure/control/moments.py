@@ -51,6 +51,9 @@ def parse_moment(text: str, now: float, end: bool = False) -> float:
             moment = moment.replace(tzinfo=UTC)
         if end and _DATE.fullmatch(words):
             moment += _DAY
-        return moment.timestamp()
+        seconds = moment.timestamp()
+        if seconds < 0:
+            raise ValueError("before 1970")
+        return seconds
     except (ValueError, OverflowError):
         raise ValueError(f"{text!r} is no time: write {EXAMPLES}") from None

@@ -1,4 +1,4 @@
-"""What waits on disk while the database is away: a file of lines (see :mod:`.rows`).
+"""What waits on disk while the database is away: a file of :mod:`.lines`.
 
 The file is written without syncing: it survives the death of the process, and the loss of
 power but for its last seconds.  It is bounded; what does not fit is refused whole.  A last
@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import RemoteFault
-from .rows import Numbered, decode_line, encode_line
+from .lines import decode_line, encode_line
+from .rows import Numbered
 
 __all__ = ["Backlog"]
 

@@ -7,13 +7,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select
+from sqlalchemy import ColumnElement, Connection, Engine, Select, Table
 from sqlalchemy.exc import SQLAlchemyError
 
-__all__ = ["Database", "Trouble", "reason_of"]
+__all__ = ["Database", "Insert", "Trouble", "reason_of"]
+
+
+#: Inserts rows, in the order of the table's columns.
+Insert = Callable[[Connection, Sequence[tuple[Any, ...]]], None]
 
 
 class Trouble(Exception):
@@ -34,6 +38,9 @@ class Database(Protocol):
 
     def limit(self, connection: Connection, seconds: float) -> None:
         """Have what is asked in the transaction that has begun end after ``seconds``."""
+
+    def insert(self, table: Table) -> Insert:
+        """Return what inserts rows into ``table``, leaving alone those that are there."""
 
     def interrupt(self, connection: Connection) -> None:
         """Have what waits on ``connection`` in another thread fail soon.  Quick."""

@@ -29,6 +29,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     Select,
+    Table,
     any_,
     bindparam,
     create_engine,
@@ -36,11 +37,12 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.dialects.postgresql import ARRAY, dialect, insert
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from ..errors import LocalFault
+from .database import Insert
 from .schema import METADATA, message, name, note
 
 __all__ = ["Postgresql"]
@@ -51,6 +53,8 @@ _SIZES = (
     "SELECT relname, pg_total_relation_size(relid), n_live_tup FROM pg_stat_user_tables"
     " WHERE schemaname = current_schema() AND relname IN ({})"
 ).format(", ".join(f"'{each}'" for each in METADATA.tables))
+_DIALECT = dialect()
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _DENSITY = "octets a row"
 #: A table of fewer rows says nothing about how large one is.
 _ENOUGH_ROWS = 10_000
@@ -108,9 +112,29 @@ class Postgresql:
             raise
         return connection
 
+    def insert(self, table: Table) -> Insert:
+        """All rows as one parameter, in JSON: making it takes the interpreter a fifth of the
+        time of a parameter for each value.
+        """
+        columns = table.columns.values()
+        values = [
+            f"(v ->> {n})::{column.type.compile(_DIALECT)}" for n, column in enumerate(columns)
+        ]
+        statement = (
+            f'INSERT INTO "{table.name}" ({",".join(column.name for column in columns)})'
+            f" SELECT {', '.join(values)} FROM jsonb_array_elements(%s::jsonb) AS v"
+            " ON CONFLICT DO NOTHING"
+        )
+
+        def insert(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+            if rows:
+                connection.exec_driver_sql(statement, (_encode(rows),))
+
+        return insert
+
     def limit(self, connection: Connection, seconds: float) -> None:
         """Each statement may take so long; the server ends it."""
-        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {max(1, int(seconds * 1000))}")
 
     def interrupt(self, connection: Connection) -> None:
         """Shut the socket: a server that was stopped in its tracks acknowledges and is silent.

@@ -20,6 +20,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     Select,
+    Table,
     bindparam,
     column,
     create_engine,
@@ -43,7 +45,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from .database import Trouble
+from .database import Insert, Trouble
 from .schema import name
 
 __all__ = ["Sqlite"]
@@ -54,6 +56,8 @@ _CHECKPOINT_PAGES = 4000
 _WAL_LIMIT = 64 << 20
 #: How long a statement waits for another process that has locked the file, in seconds.
 _BUSY = 3.0
+#: Rows of one statement, the largest first.
+_SIZES = (256, 64, 16, 4, 1)
 #: Pages that one step gives back.
 _RECLAIMED = 500
 #: Subjects looked at by one step of forgetting.
@@ -120,6 +124,25 @@ class Sqlite:
         driver: Any = connection.connection.driver_connection
         end = time.monotonic() + seconds
         driver.set_progress_handler(lambda: time.monotonic() > end, _INSTRUCTIONS)
+
+    def insert(self, table: Table) -> Insert:
+        """Statements of some hundred rows: each has its price, for the reactor too."""
+        columns = [column.name for column in table.columns]
+        row = f"({','.join('?' * len(columns))})"
+        head = f'INSERT INTO "{table.name}" ({",".join(columns)}) VALUES '
+        statements = [
+            (size, head + ",".join([row] * size) + " ON CONFLICT DO NOTHING") for size in _SIZES
+        ]
+
+        def insert(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+            at = 0
+            for size, statement in statements:
+                while len(rows) - at >= size:
+                    values = tuple(chain.from_iterable(rows[at : at + size]))
+                    connection.exec_driver_sql(statement, values)
+                    at += size
+
+        return insert
 
     def interrupt(self, connection: Connection) -> None:
         """End the statement."""

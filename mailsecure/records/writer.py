@@ -18,45 +18,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from .backlog import Backlog
 from .database import Trouble
 from .rows import Numbered
 from .schema import TICK_BITS
-from .store import BadEvents, Measures, Store
+from .store import BadEvents, Store
+from .tally import Keeping, Tally
 from .values import Event
 
-__all__ = ["Keeping", "Tally", "Writer"]
+__all__ = ["Writer"]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 #: What is said about losses comes no more often, in seconds.
 _SAY_AGAIN = 60.0
 #: Beyond ``max_size`` this part of the time that is kept goes, at once.
 _PART = 50
-_EMPTY = Measures(0, 0.0, "")
-
-
-@dataclass(frozen=True, slots=True)
-class Keeping:
-    """How much is kept: seconds, and octets."""
-
-    retention: float
-    max_size: int
-
-
-@dataclass(slots=True)
-class Tally:
-    """How it goes; written in the writer's thread, read in any."""
-
-    #: Events that came out of the queue, and what became of them.
-    taken: int = 0
-    written: int = 0
-    lost: int = 0
-    #: Unix time since which the database is away; 0 while it is there.
-    away_since: float = 0.0
-    last_error: str = ""
-    measures: Measures = _EMPTY
 
 
 class Writer:
@@ -95,6 +72,12 @@ class Writer:
         self._reclaiming = False
         self._unsaid = 0
         self._quiet_until = 0.0
+
+    def reconfigure(self, keeping: Keeping, backlog: int, subjects: bool) -> None:
+        """Take new settings; may be called in any thread."""
+        self.keeping = keeping
+        self._backlog.limit = backlog
+        self._store.subjects = subjects
 
     @property
     def restless(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unittest
 from pathlib import Path
 
+from sqlalchemy.exc import SQLAlchemyError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mailsecure.errors import LocalFault
@@ -70,6 +71,18 @@ class PostgresqlTests(Contract, SynchronousTestCase):
         self.book.store.open()
         self.book.write(message(1))
         self.assertEqual(len(self.book.reader.trace(Search(sender="alice"))), 2)
+
+    def test_cancelled(self) -> None:
+        """A statement that takes too long is cancelled, which is known as that."""
+        database = self.book.database
+        with database.connect(database.engine()) as connection:
+            with self.assertRaises(SQLAlchemyError) as raised, connection.begin():
+                database.limit(connection, 0.05)
+                connection.exec_driver_sql("SELECT pg_sleep(20)")
+            self.assertTrue(database.is_late(raised.exception))
+            with self.assertRaises(SQLAlchemyError) as raised, connection.begin():
+                connection.exec_driver_sql("SELECT nothing")
+            self.assertFalse(database.is_late(raised.exception))
 
     def test_size_follows_the_rows(self) -> None:
         """What was deleted does not count, though PostgreSQL keeps its space."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailsecure.records import sqlite
+from mailsecure.records import reading, sqlite
 from mailsecure.records.api import RecordsAway, Search
 from mailsecure.records.database import Trouble
 from mailsecure.records.reading import Reader
@@ -57,6 +57,22 @@ class SqliteTests(Contract, SynchronousTestCase):
             self.assertEqual(left, (0,))
             self.assertEqual(database.execute("SELECT * FROM subject_row").fetchall(), [])
         database.close()
+
+    def test_interrupted(self) -> None:
+        """A statement that takes too long ends; what is not known is said, and all goes on."""
+        self.book.write(*[message(each) for each in range(3000)])
+        self.patch(sqlite, "_INSTRUCTIONS", 100)
+        self.patch(reading, "_LEAST", 0.0)
+        limits = iter([0.0, 0.0, 0.0, 5.0])
+        real = self.book.database.limit
+        self.patch(
+            self.book.database, "limit", lambda connection, _: real(connection, next(limits))
+        )
+        (item,) = self.book.reader.trace(Search(subject="zz"))
+        self.assertEqual(item["kind"], "unfinished")
+        self.patch(self.book.database, "limit", real)
+        self.assertEqual(self.found(subject="zz"), [])
+        self.assertEqual(len(self.found(subject="an")), 50)
 
     def test_what_cannot_be_opened(self) -> None:
         """A directory, or what is no database, is trouble in one line."""

@@ -15,8 +15,9 @@ from mailsecure.records.backlog import Backlog
 from mailsecure.records.database import Trouble
 from mailsecure.records.rows import Numbered
 from mailsecure.records.store import BadEvents, Measures
+from mailsecure.records.tally import Keeping
 from mailsecure.records.values import Event
-from mailsecure.records.writer import Keeping, Writer
+from mailsecure.records.writer import Writer
 
 from .support import NOON, attempt, message
 
