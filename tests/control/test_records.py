@@ -346,6 +346,7 @@ class TableTests(SynchronousTestCase):
             [
                 f"message {NAME} of 2026-11-22 12:00:00 UTC: reject",
                 "    from      <alice@sender.example> to <a@x.test>, <b@x.test> (tag)",
+                "    subject   The annual report",
                 "           4  SPF_FAIL by spf: not allowed",
                 "         8.5  URIBL",
                 "           0  CLAMAV by clamav, asks for reject: Eicar",
