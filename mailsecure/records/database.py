@@ -55,7 +55,7 @@ class Database(Protocol):
         """Give some free space back to the disk; return whether there is more to give."""
 
     def forget_subjects(self, connection: Connection, before: int) -> None:
-        """Take messages below id ``before`` out of the index of subjects; a slice of them."""
+        """Take messages below id ``before``, which are about to go, out of the index."""
 
     def hindrance(self, connection: Connection) -> str:
         """Return why searches are slow here, or ""."""
@@ -69,13 +69,10 @@ class Database(Protocol):
     def names(self, part: str, limit: int) -> Select[Any]:
         """Return the question for the ids of names with ``part``, ``limit`` at most."""
 
-    def subjects(
-        self, connection: Connection, part: str, since: int, until: int
-    ) -> Select[Any] | None:
+    def subjects(self, connection: Connection, part: str) -> Select[Any] | None:
         """Return the question for messages with ``part`` in their subjects: one column, id.
 
-        It asks for ids from ``since`` to below ``until``, about, the newest first.  None
-        where no index helps.  What it finds is to be looked at once more.
+        None where no index helps.  What it finds is to be looked at once more.
         """
 
     def is_late(self, error: SQLAlchemyError) -> bool:

@@ -206,14 +206,11 @@ class Postgresql:
         """Ask the index."""
         return select(name.c.id).where(self.contains(name.c.text, part)).limit(limit)
 
-    def subjects(
-        self, connection: Connection, part: str, since: int, until: int
-    ) -> Select[Any] | None:
+    def subjects(self, connection: Connection, part: str) -> Select[Any] | None:
         """Ask the index; it has nothing for less than a trigram."""
         if len(part) < 3 or self.hindrance(connection):
             return None
-        id = message.c.id
-        return select(id).where(self.contains(message.c.subject, part), id >= since, id < until)
+        return select(message.c.id).where(self.contains(message.c.subject, part))
 
     def is_late(self, error: SQLAlchemyError) -> bool:
         """The server cancelled it."""

@@ -98,6 +98,8 @@ class Reader:
                 load([id for id, of in chosen if of == kind]) for kind, load in enumerate(loads)
             ]
         items = [loaded[kind][id] for id, kind in chosen if id in loaded[kind]]
+        # A refusal has its id when it is written, half a second later than a message.
+        items.sort(key=lambda item: float(item["time"]), reverse=True)
         stopped = max(each.stopped for each in found)
         if stopped and len(chosen) < search.limit:
             since = min((stopped >> TICK_BITS) / 1_000_000, search.until or time.time())

@@ -9,11 +9,11 @@ that contain the part, then the rows of these names; trigrams of subjects.  All 
 looked at.  The condition with the fewest begins.
 
 *Stream*: few names, but many rows of each (a large sender): the newest rows of each name are
-merged, and looked at until enough are found.  Subjects likewise, where the index is in order.
+merged, and looked at until enough are found.
 
-*Walk*: the condition holds for so many that an index is no help (a part of a large domain).
-Then rows are looked at from the newest back, some ten thousand at a time: what is frequent is
-found soon.
+*Walk*: the conditions hold for so many that an index is no help (a part of a large domain), or
+the time that is asked for has few rows.  Then rows are looked at from the newest back, some ten
+thousand at a time: what is frequent is found soon.
 
 Whatever it is, time is bounded; a search that runs out of it says how far it came.
 """
@@ -45,8 +45,10 @@ from .schema import TICK_BITS, message, recipient, refusal, session
 __all__ = ["Found", "Searcher"]
 
 #: Rows that are gathered; names that are looked up.
-MOST_ROWS = 100_000
+MOST_ROWS = 200_000
 MOST_NAMES = 20_000
+#: Rows of a time that are rather read than looked for.
+MOST_IN_SPAN = 20_000
 #: So few that no other condition needs to be weighed.
 _FEW = 500
 #: Rows looked at in one step of a walk.
@@ -207,6 +209,8 @@ class Searcher:
                 best, fewest = each, rows
             if fewest <= _FEW:
                 break
+        if fewest > _FEW and self._span(table, min(fewest, MOST_IN_SPAN)):
+            return self._walk(table, conditions)
         if best is not None:
             return self._gather(table, best, conditions) if fewest else Found()
         for each in places:
@@ -215,6 +219,14 @@ class Searcher:
                 merged = [one for stream in streams for one in stream or ()]
                 return self._stream(table, merged, conditions)
         return self._walk(table, conditions)
+
+    def _span(self, table: Table, limit: int) -> bool:
+        """Say whether the time that is asked for has fewer rows than ``limit``."""
+        if self._since <= 0 and self.until == _LAST:
+            return False
+        some = select(table.c.id).where(within(table.c.id, self._since, self.until)).limit(limit)
+        count = select(func.count()).select_from(some.subquery())
+        return self._connection.execute(count).scalar_one() < limit
 
     def _weigh(self, places: Iterable[Place]) -> int:
         """Return how many rows these places have; more than MOST_ROWS where too many."""

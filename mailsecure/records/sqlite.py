@@ -60,10 +60,6 @@ _BUSY = 3.0
 _SIZES = (256, 64, 16, 4, 1)
 #: Pages that one step gives back.
 _RECLAIMED = 500
-#: Subjects looked at by one step of forgetting.
-_SLICE = 2000
-#: Subjects that may be out of order.
-_SLACK = 5000
 _INTERRUPTED = 9
 #: Instructions of SQLite's machine between two looks at the clock: about a millisecond.
 _INSTRUCTIONS = 20_000
@@ -175,21 +171,16 @@ class Sqlite:
 
     def forget_subjects(self, connection: Connection, before: int) -> None:
         """FTS5 forgets a text only if it is told that text."""
-        last = connection.execute(
-            text("SELECT n FROM subject_row ORDER BY n LIMIT 1 OFFSET :slice"), {"slice": _SLICE}
-        ).scalar()
-        bounds = {"last": 1 << 62 if last is None else last, "before": before}
+        bound = {"before": before}
         connection.execute(
             text(
                 "INSERT INTO subject_text (subject_text, rowid, subject)"
-                " SELECT 'delete', s.n, m.subject FROM subject_row s"
-                " JOIN message m ON m.id = s.message WHERE s.n < :last AND s.message < :before"
+                " SELECT 'delete', s.n, m.subject FROM message m"
+                " JOIN subject_row s ON s.message = m.id WHERE m.id < :before"
             ),
-            bounds,
+            bound,
         )
-        connection.execute(
-            text("DELETE FROM subject_row WHERE n < :last AND message < :before"), bounds
-        )
+        connection.execute(text("DELETE FROM subject_row WHERE message < :before"), bound)
 
     def hindrance(self, connection: Connection) -> str:
         """Nothing: FTS5 was there when the tables were made."""
@@ -219,24 +210,18 @@ class Sqlite:
             found = found.where(name.c.id.in_(hits))
         return found
 
-    def subjects(
-        self, connection: Connection, part: str, since: int, until: int
-    ) -> Select[Any] | None:
-        """Ask FTS5, from the newest that may be meant back."""
+    def subjects(self, connection: Connection, part: str) -> Select[Any] | None:
+        """Ask FTS5."""
         trigrams = _trigrams(part)
         if not trigrams:
             return None
-        number = _subject_text.c.rowid
-        low, high = _row_below(connection, since), _row_below(connection, until)
         # Not a join: SQLite would rather read all subjects and ask FTS5 about each.
+        number = _subject_text.c.rowid
         id = select(_subject_row.c.message).where(_subject_row.c.n == number).scalar_subquery()
         return (
             select(id.label("id"))
             .select_from(_subject_text)
-            .where(
-                _matches("subject_text", trigrams), number >= low - _SLACK, number <= high + _SLACK
-            )
-            .order_by(number.desc())
+            .where(_matches("subject_text", trigrams))
         )
 
     def is_late(self, error: SQLAlchemyError) -> bool:
@@ -250,28 +235,6 @@ def _begin(connection: Connection) -> None:
 
 def _holds(value: str | None, part: str) -> bool:
     return value is not None and part in value.casefold()
-
-
-def _row_below(connection: Connection, until: int) -> int:
-    """Return the number of the last subject of a message below id ``until``, about.
-
-    The numbers rise with the ids, but for what came late.
-    """
-    # Both in one question would read all rows.
-    low = connection.exec_driver_sql("SELECT min(n) FROM subject_row").scalar()
-    high = connection.exec_driver_sql("SELECT max(n) FROM subject_row").scalar()
-    if low is None or high is None:
-        return 0
-    while low < high:
-        middle = (low + high + 1) // 2
-        found = connection.exec_driver_sql(
-            "SELECT message FROM subject_row WHERE n >= ? ORDER BY n LIMIT 1", (middle,)
-        ).scalar()
-        if found is not None and found < until:
-            low = middle
-        else:
-            high = middle - 1
-    return int(high)
 
 
 def _trigrams(part: str) -> list[str]:

@@ -40,6 +40,7 @@ class Postgres:
     """A server; it is started at once and gone at the end of the tests."""
 
     def __init__(self) -> None:
+        assert not LACK, LACK
         self._programs = _PLACES[-1].parent
         self._directory = Path(tempfile.mkdtemp(prefix="mailsecure-postgres-"))
         self._data = self._directory / "data"
