@@ -46,6 +46,7 @@ coverage: $(VENV)/dev.stamp
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run -m twisted.trial --temp-directory=_trial_temp_coverage \
 		tests.smtp tests.gateway tests.delivery tests.config tests.control tests.spool \
+		tests.records.test_lines tests.records.test_rows \
 		tests.cluster.test_election tests.cluster.test_hello tests.cluster.test_keys \
 		tests.cluster.test_linkframes tests.cluster.test_membership tests.cluster.test_moved \
 		tests.cluster.test_overrides tests.vip \

@@ -82,6 +82,8 @@ class Maker:
 
     def make(self) -> None:
         """Make everything."""
+        if not self._lite:
+            self._run("SET statement_timeout = 0")
         self._drop_indexes()
         self._tell("names", self._names)
         self._tell("rows", self._fill)
@@ -150,8 +152,8 @@ class Maker:
 
     def _skew(self, salt: int, below: int) -> str:
         """Likewise, small numbers much more often."""
-        even = self._hash(salt, 1000)
-        return f"({even} * {even} / 1000 * {even} / 1000 * {below} / 1000 + {self._hash(salt + 1, max(1, below // 1000))})"
+        even, rest = self._hash(salt, 1000), self._hash(salt + 1, max(1, below // 1000))
+        return f"({even} * {even} / 1000 * {even} / 1000 * {below} / 1000 + {rest})"
 
     def _names(self) -> None:
         chance = random.Random(1)
@@ -201,21 +203,27 @@ class Maker:
             f"(SELECT w FROM word WHERE word.id = {self._hash(31 + n * 17, WORDS)})"
             for n in range(5)
         )
-        action = f"CASE WHEN {self._hash(41, 100)} < 3 THEN 'quarantine' WHEN {self._hash(41, 100)} < 10 THEN 'reject' ELSE 'accept' END"
+        percent = self._hash(41, 100)
+        action = (
+            f"CASE WHEN {percent} < 3 THEN 'quarantine' WHEN {percent} < 10 THEN 'reject'"
+            " ELSE 'accept' END"
+        )
         details = (
             '[[["SPF_PASS",-0.5,"198.51.100.7 may send for example.org","spf",""],'
             '["DKIM_VALID",-0.5,"d=example.org s=mail","dkim",""],'
             '["DMARC_PASS",-1.0,"p=reject","dmarc",""]],'
             '[["spf",0.004],["dkim",0.01]],[["tag",5],["quarantine",10],["reject",15]]]'
         )
-        message_id = f"'<' || CAST(x AS TEXT) || '.' || CAST({self._hash(51, 1 << 30)} AS TEXT) || '@mail.example>'"
+        chance = self._hash(51, 1 << 30)
+        message_id = f"'<' || CAST(x AS TEXT) || '.' || CAST({chance} AS TEXT) || '@mail.example>'"
         statements = (
-            f"INSERT INTO message SELECT {id}, {id} - 4096, {when}, {node}, {client}, 'mail.example',"
-            f" {sender}, 0, {words} || ' ' || CAST(x AS TEXT), {message_id}, {self._hash(53, 1 << 32)}, 10240, 1.5,"
-            f" {action}, '250 2.0.0 Accepted', 0.01, '{details}' FROM ",
+            f"INSERT INTO message SELECT {id}, {id} - 4096, {when}, {node}, {client},"
+            f" 'mail.example', {sender}, 0, {words} || ' ' || CAST(x AS TEXT), {message_id},"
+            f" {self._hash(53, 1 << 32)}, 10240, 1.5, {action}, '250 2.0.0 Accepted', 0.01,"
+            f" '{details}' FROM ",
             f"INSERT INTO recipient SELECT {id}, 0, {recipient}, {action} FROM ",
-            f"INSERT INTO attempt SELECT {id}, {id} + 8192, {when}, {recipient}, {node + 1}, 'sent',"
-            " '2.0.0', '250 2.0.0 Ok: queued as 4XyZ', 0.4 FROM ",
+            f"INSERT INTO attempt SELECT {id}, {id} + 8192, {when}, {recipient}, {node + 1},"
+            " 'sent', '2.0.0', '250 2.0.0 Ok: queued as 4XyZ', 0.4 FROM ",
             f"INSERT INTO session SELECT {id} - 4096, {when}, 0.6, {node}, {client}, 2525,"
             " 'mail.example', 'TLSv1.3 TLS_AES_256_GCM_SHA384', '', 1, 0, 0, 'quit' FROM ",
         )
@@ -243,7 +251,10 @@ def searches(connection: Connection, rows: int) -> Iterator[tuple[str, Search]]:
     around = f"SELECT id FROM message WHERE id > {middle} ORDER BY id LIMIT 1"
     id = value(around)
     rare = value("SELECT text FROM name WHERE id = 390001")
-    frequent = value("SELECT text FROM name WHERE id = 3")
+    frequent = value(
+        "SELECT n.text FROM (SELECT sender FROM message ORDER BY id LIMIT 20000) m"
+        " JOIN name n ON n.id = m.sender GROUP BY n.text ORDER BY count(*) DESC LIMIT 1"
+    )
     subject = value(f"SELECT subject FROM message WHERE id = {id}")
     client = value(f"SELECT n.text FROM message m JOIN name n ON n.id = m.client WHERE m.id = {id}")
     to = value(f"SELECT n.text FROM recipient r JOIN name n ON n.id = r.name WHERE message = {id}")
@@ -337,7 +348,9 @@ def mail(count: int) -> Iterator[list[Event]]:
                 (("spf", 0.004), ("dkim", 0.01)),
                 (("tag", 5.0), ("quarantine", 10.0), ("reject", 15.0)),
             ),
-            SessionEvent(session, when, 0.5, client, 2525, host, host, "TLSv1.3", "", 1, 0, 0, "quit"),
+            SessionEvent(
+                session, when, 0.5, client, 2525, host, host, "TLSv1.3", "", 1, 0, 0, "quit"
+            ),
             AttemptEvent(id, when, to, "10.0.0.5:25", "sent", "2.0.0", "250 2.0.0 Ok", 0.4),
         ]  # fmt: skip
 
@@ -436,7 +449,7 @@ def main() -> None:
         store = Store(database, database.engine(), "mx1", True)
         store.open()
         if not (options.keep and store.measure().oldest):
-            with database.connect(database.engine(), 86400) as connection:
+            with database.connect(database.engine()) as connection:
                 Maker(connection, options.rows).make()
         octets = store.measure().octets
         print(f"  {octets / 1e9:.2f} GB, {octets / options.rows:.0f} octets a message")

@@ -19,6 +19,7 @@ from .cluster.service import ClusterParts, ClusterService
 from .cluster.values import Fitness
 from .config.model import Config, Route, Topology
 from .control.api import Desk, Forwarding
+from .control.deeds import Deeds
 from .control.logfile import LogFile
 from .control.manhole import ManholeService
 from .control.metrics import Figures, MetricsService, process_gauges
@@ -34,9 +35,7 @@ from .draining import Drain
 from .errors import LocalFault
 from .gateway.service import Gateway, GatewayParts
 from .life import Daemon, Parts
-from .records.api import Recorder
 from .records.service import RecordsService
-from .records.values import DeedEvent
 from .scan.api import Line, Site
 from .scan.finding import find_makers
 from .scan.rehearsing import rehearse
@@ -44,7 +43,7 @@ from .scan.scanner import Scanner
 from .scan.workers.pool import WorkerPool
 from .smtp.envelope import Recipient
 from .smtp.replies import Reply
-from .spool.api import Freed, Spool
+from .spool.api import Spool
 from .spool.body import BodyStore
 from .spool.ids import IdSource
 from .spool.keeping import QuarantineKeeper
@@ -92,7 +91,8 @@ def build(config: Config, world: World, path: Path) -> Daemon:  # noqa: PLR0915 
         )
     line = None if cluster is None else lambda: cluster.sharing
     scanner = make_scanner(config, world, line, counters)
-    keeper = QuarantineKeeper(world, spool, config.quarantine, Expiry(world, recorder))
+    deeds = Deeds(world.wall, recorder)
+    keeper = QuarantineKeeper(world, spool, config.quarantine, deeds.expired)
     shared = cluster if config.cluster.topology is Topology.ACTIVE_ACTIVE else None
     gateway = Gateway(
         GatewayParts(
@@ -174,6 +174,7 @@ def build(config: Config, world: World, path: Path) -> Daemon:  # noqa: PLR0915 
         balance,
         drain,
         recorder=recorder,
+        history=None if recorder is None else records,
         forwarding=Forwarding(node.hostname, ids, bodies, out.routable),
         rehearse=lambda asked: rehearse(scanner, asked),
         trusted=gateway.trusts,
@@ -232,22 +233,6 @@ def make_scanner(
     pool = WorkerPool(world, config.scan)
     site = Site(config, world, pool, config.node.state, line)
     return Scanner(site, pool, find_makers(config.scan.plugins), counters)
-
-
-class Expiry:
-    """Tells the history of what the quarantine let go by itself."""
-
-    def __init__(self, world: World, recorder: Recorder | None) -> None:
-        self._wall = world.wall
-        self._recorder = recorder
-
-    def __call__(self, freed: Freed, why: str) -> None:
-        """Tell of one message."""
-        if self._recorder is not None:
-            event = DeedEvent(
-                freed.id, self._wall(), "expired", "mailsecure", why, freed.recipients
-            )
-            self._recorder.tell(event)
 
 
 class Condition:

@@ -148,8 +148,8 @@ class BuildTests(AssembleTestCase):
         (self.directory / "cluster.key").touch(0o600)
         desks = []
 
-        def desk(*parts):
-            desks.append(Desk(*parts))
+        def desk(*parts, **more):
+            desks.append(Desk(*parts, **more))
             return desks[-1]
 
         self.patch(assemble, "Desk", desk)
@@ -167,7 +167,12 @@ class BuildTests(AssembleTestCase):
         self.assertIsNone(parts.balancer)
         self.assertIsNone(parts.before[0]._figures._balance)
         desks = []
-        self.patch(assemble, "Desk", lambda *given: desks.append(Desk(*given)) or desks[-1])
+
+        def desk(*parts, **more):
+            desks.append(Desk(*parts, **more))
+            return desks[-1]
+
+        self.patch(assemble, "Desk", desk)
         parts = self.built(EVERYTHING + ACTIVE).parts
         self.assertIsInstance(parts.balancer, LoadBalancer)
         self.assertEqual(desks[-1].balance, parts.balancer.report)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
-from ..records.api import Recorder
+from ..records.api import History, Recorder
 from ..scan.rehearsing import Rehearsal
 from ..spool.api import Filter, Spool
 from ..spool.body import BodyStore
@@ -145,3 +145,5 @@ class Desk:
     recorder: Recorder | None = None
     #: None only in tests of something else.
     forwarding: Forwarding | None = None
+    #: None where no history is kept.
+    history: History | None = None

@@ -46,6 +46,7 @@ from .dkim_command import dkim
 from .drain_command import drain, undrain
 from .lines import escape
 from .quarantine_command import quarantine
+from .records_command import trace, why
 from .scan_command import scan
 from .wire import Kind, Refusal
 
@@ -133,6 +134,8 @@ def check(config: Path, as_json: bool) -> int:
         click.echo(f"  mail for       {domain} → {escape(route)}")
     networks = ", ".join(summary["relay"]) or "nobody"
     click.echo(f"  may relay      {networks}")
+    judges = [*summary["checks"], *summary["engines"]]
+    click.echo(f"  judges by      {' '.join(judges) or 'nothing: mail is only relayed'}")
     click.echo(f"  keeps mail in  {escape(summary['state'])}")
     click.echo(f"  logs to        {escape(summary['log'])}")
     for name in ("manhole", "metrics"):
@@ -199,6 +202,8 @@ cli.add_command(drain)
 cli.add_command(undrain)
 cli.add_command(scan)
 cli.add_command(quarantine)
+cli.add_command(trace)
+cli.add_command(why)
 
 
 @cli.group()

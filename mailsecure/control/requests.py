@@ -21,6 +21,8 @@ request          arguments                                   answer
 ``scan``         see :mod:`.scan_requests`; the file comes beside the request
 ``cluster.…``    see :mod:`.cluster_requests`
 ``quarantine.…``  see :mod:`.quarantine_requests`
+``trace``        see :mod:`.records_requests`
+``why``          likewise
 ===============  ==========================================  ==============================
 
 A filter is any of ``id``, ``sender``, ``recipient``, ``destination``, ``state``.  What
@@ -49,6 +51,7 @@ from ..world import World
 from .api import Desk, Drain
 from .cluster_requests import ClusterRequests
 from .quarantine_requests import QuarantineRequests
+from .records_requests import RECORDS, RecordsRequests
 from .scan_requests import ScanRequests
 from .showing import Send, facts_of, message_id, send_content
 from .wire import Kind, Refusal, only
@@ -78,6 +81,7 @@ class Requests:
         self._cluster = ClusterRequests(desk.cluster, desk.balance)
         self._scan = ScanRequests(desk.rehearse, desk.trusted)
         self._quarantine = QuarantineRequests(world, desk)
+        self._records = RecordsRequests(desk.history)
         self._known: dict[str, Callable[[_Arguments, int, Send], Awaitable[_Arguments]]] = {
             "ping": self._ping,
             "status": self._status,
@@ -102,6 +106,8 @@ class Requests:
             return self._cluster.answer(request, arguments, uid)
         if request.startswith("quarantine."):
             return await self._quarantine.answer(request, arguments, uid, send)
+        if request in RECORDS:
+            return await self._records.answer(request, arguments, uid, send)
         verb = request.removeprefix("queue.")
         if verb in ("flush", "hold", "release", "delete", "bounce") and verb != request:
             return await self._act(verb, arguments, uid)

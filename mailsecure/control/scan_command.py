@@ -98,7 +98,8 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     for each in found["refused"]:
         names = ", ".join(symbol["name"] for symbol in each["symbols"])
         yield f"RCPT TO:<{escape(each['recipient'])}> refused: {escape(each['reply'])} ({names})"
-    yield f"{found['action']}, score {found['score']:g} ({escape(found['thresholds'])})"
+    levels = ", ".join(f"{name} from {score:g}" for name, score in found["thresholds"].items())
+    yield f"{found['action']}, score {found['score']:g} ({levels or 'not scanned'})"
     if found["reply"]:
         yield f"  reply: {escape(found['reply'])}"
     for symbol in sorted(found["symbols"], key=lambda each: -each["score"]):

@@ -293,6 +293,8 @@ def summary(config: Config, interfaces: Collection[str]) -> dict[str, Any]:
         "starttls": config.smtp.tls_certificate is not None,
         "relay": [str(network) for network in config.relay.networks],
         "domains": {domain: str(route) for domain, route in config.domains.items()},
+        "checks": list(config.scan.checks),
+        "engines": list(config.scan.engines),
         "manhole": config.manhole.listen,
         "metrics": config.metrics.listen,
         "log": config.log.file,

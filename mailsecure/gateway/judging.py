@@ -33,7 +33,7 @@ from ..scan.verdict import reasons
 from ..smtp.envelope import Arrival, Envelope, Recipient
 from ..smtp.replies import Reply
 from ..spool.api import NewMessage, Quarantine
-from ..spool.body import BodyBuilder
+from ..spool.body import BodyBuilder, FileBody, MemoryBody
 from ..spool.ids import MessageId, id_name
 
 __all__ = ["Arriving", "Judge"]
@@ -60,9 +60,20 @@ class Arriving:
     header: bytes
     body: BodyBuilder
     octets: int = field(init=False)
+    _kept: MemoryBody | FileBody | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.octets = self.body.octets
+
+    def finish(self, front: bytes, cut: int = 0) -> MemoryBody | FileBody:
+        """Return the body as it is kept; :meth:`release` it when the spool has answered."""
+        self._kept = self.body.finish(front, cut)
+        return self._kept
+
+    def release(self) -> None:
+        """Give the memory of the body back; it can still be read."""
+        if self._kept is not None:
+            self._kept.release()
 
     def unjudged(self, signed: bytes = b"") -> NewMessage:
         """Return what the spool is to keep where nothing is scanned, ``signed`` in front."""
@@ -71,7 +82,7 @@ class Arriving:
             self.envelope,
             self.arrival,
             self.arrived,
-            self.body.finish(signed + self.received),
+            self.finish(signed + self.received),
             self.arrived,
         )
 
@@ -162,7 +173,7 @@ class Judge:
             envelope=replace(arriving.envelope, recipients=recipients),
             arrival=arriving.arrival,
             arrived=arriving.arrived,
-            body=arriving.body.finish(signed + front, cut),
+            body=arriving.finish(signed + front, cut),
             due=arriving.arrived,
             quarantine=self._quarantine(arriving, judgement, recipients),
         )

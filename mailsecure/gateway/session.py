@@ -329,20 +329,22 @@ class GatewaySession:
         except LocalFault as fault:
             return self._refuse_message(self._not_kept(fault), sender, str(fault))
         finally:
+            # Whatever happened: nothing of this transaction may get into the next one.
+            self.reset()
             if message is None:
                 arriving.body.discard()
-        self.reset()
         try:
             await self._desk.spool.accept(message)
         except LocalFault as fault:
             return self._refuse_message(self._not_kept(fault), sender, str(fault))
+        finally:
+            arriving.release()
         return self._durable(message, arriving, judgement)
 
     def _dispose(
         self, arriving: Arriving, judge: Judge, judgement: Judgement, reply: Reply
     ) -> Reply:
         """Answer for a message of which nothing is kept."""
-        self.reset()
         self._tell_message(arriving, judgement, reply)
         if reply.positive:
             self._messages += 1
@@ -364,7 +366,7 @@ class GatewaySession:
         octets = message.body.octets
         counters.octets_accepted += octets
         self._messages += 1
-        if not client.trusted:
+        if not client.trusted and message.quarantine is None:
             desk.limits.sent_mail(client.key, desk.clock.seconds())
         name = id_name(message.id)
         envelope = message.envelope

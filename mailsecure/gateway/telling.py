@@ -57,4 +57,5 @@ def message_event(
         ),
         symbols=() if judge is None or verdict is None else judge.symbols(verdict.symbols),
         timings=() if judgement is None else judgement.timings,
+        thresholds=() if verdict is None else verdict.levels,
     )

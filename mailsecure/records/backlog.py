@@ -1,4 +1,4 @@
-"""What waits on disk while the database is away: a file of lines (see :mod:`.rows`).
+"""What waits on disk while the database is away: a file of :mod:`.lines`.
 
 The file is written without syncing: it survives the death of the process, and the loss of
 power but for its last seconds.  It is bounded; what does not fit is refused whole.  A last
@@ -17,10 +17,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 from ..errors import RemoteFault
-from .rows import Numbered, decode_line, encode_line
+from .lines import decode_line, encode_line
+from .rows import Numbered
 
 __all__ = ["Backlog"]
 
@@ -90,6 +94,7 @@ class Backlog:
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
         descriptor = os.open(self._path, flags, 0o600)
         try:
+            self._notice_size(os.fstat(descriptor).st_size)
             written = 0
             while written < len(octets):
                 written += os.pwrite(descriptor, octets[written:], self.octets + written)
@@ -107,7 +112,8 @@ class Backlog:
         OSError: the file cannot be read.
         """
         with self._lock:
-            with self._path.open("rb") as stream:
+            with self._opened() as stream:
+                self._notice_size(stream.seek(0, os.SEEK_END))
                 stream.seek(self._done)
                 chunk = stream.read(min(_CHUNK, self.octets - self._done))
                 if not chunk.endswith(b"\n"):
@@ -123,6 +129,18 @@ class Backlog:
         self._broken_now = broken
         return found
 
+    def _opened(self) -> BinaryIO:
+        try:
+            return self._path.open("rb")
+        except FileNotFoundError:
+            return BytesIO()
+
+    def _notice_size(self, size: int) -> None:
+        """Somebody may have emptied or removed the file: then that is how it is."""
+        if size < self.octets:
+            self.octets = size
+            self._done = min(self._done, size)
+
     def done(self) -> None:
         """What :meth:`read` returned is in the database; empty the file after the last."""
         with self._lock:
@@ -130,5 +148,6 @@ class Backlog:
             self.broken += self._broken_now
             self._broken_now = 0
             if self._done >= self.octets:
-                os.truncate(self._path, 0)
+                with suppress(FileNotFoundError):
+                    os.truncate(self._path, 0)
                 self.octets = self._done = self._read = 0

@@ -7,13 +7,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select
+from sqlalchemy import ColumnElement, Connection, Engine, Select, Table
 from sqlalchemy.exc import SQLAlchemyError
 
-__all__ = ["Database", "Trouble", "reason_of"]
+__all__ = ["Database", "Insert", "Trouble", "reason_of"]
+
+
+#: Inserts rows, in the order of the table's columns.
+Insert = Callable[[Connection, Sequence[tuple[Any, ...]]], None]
 
 
 class Trouble(Exception):
@@ -29,8 +33,17 @@ class Database(Protocol):
     def engine(self) -> Engine:
         """Return an engine that keeps no connections; LocalFault where there is no driver."""
 
-    def connect(self, engine: Engine, deadline: float = 0.0) -> Connection:
-        """Return a connection; each of its questions may take ``deadline`` seconds (0: any)."""
+    def connect(self, engine: Engine) -> Connection:
+        """Return a connection; :class:`Trouble` or SQLAlchemyError where there is none."""
+
+    def limit(self, connection: Connection, seconds: float) -> None:
+        """Have what is asked in the transaction that has begun end after ``seconds``."""
+
+    def insert(self, table: Table) -> Insert:
+        """Return what inserts rows into ``table``, leaving alone those that are there."""
+
+    def interrupt(self, connection: Connection) -> None:
+        """Have what waits on ``connection`` in another thread fail soon.  Quick."""
 
     def is_about_data(self, error: SQLAlchemyError) -> bool:
         """Say whether what was written is at fault, and not the database."""
@@ -42,7 +55,7 @@ class Database(Protocol):
         """Give some free space back to the disk; return whether there is more to give."""
 
     def forget_subjects(self, connection: Connection, before: int) -> None:
-        """Take messages below id ``before`` out of the index of subjects; a slice of them."""
+        """Take messages below id ``before``, which are about to go, out of the index."""
 
     def hindrance(self, connection: Connection) -> str:
         """Return why searches are slow here, or ""."""
@@ -56,13 +69,10 @@ class Database(Protocol):
     def names(self, part: str, limit: int) -> Select[Any]:
         """Return the question for the ids of names with ``part``, ``limit`` at most."""
 
-    def subjects(
-        self, connection: Connection, part: str, since: int, until: int
-    ) -> Select[Any] | None:
+    def subjects(self, connection: Connection, part: str) -> Select[Any] | None:
         """Return the question for messages with ``part`` in their subjects: one column, id.
 
-        It asks for ids from ``since`` to below ``until``, about, the newest first.  None
-        where no index helps.  What it finds is to be looked at once more.
+        None where no index helps.  What it finds is to be looked at once more.
         """
 
     def is_late(self, error: SQLAlchemyError) -> bool:

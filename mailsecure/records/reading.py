@@ -25,6 +25,8 @@ __all__ = ["Reader"]
 _T = TypeVar("_T")
 
 LIMIT = 20.0
+#: What a later part of a search has, however long the earlier ones took.
+_LEAST = 2.0
 #: Messages of a session that are shown with it.
 _MOST_OF_SESSION = 1000
 
@@ -44,9 +46,15 @@ class Reader:
             with suppress(SQLAlchemyError):
                 connection.close()
 
+    def interrupt(self) -> None:
+        """Called in another thread, while this one hangs."""
+        connection = self._connection
+        if connection is not None and not connection.closed:
+            self._database.interrupt(connection)
+
     def _connected(self) -> Connection:
         if self._connection is None:
-            self._connection = self._database.connect(self._engine, LIMIT)
+            self._connection = self._database.connect(self._engine)
         return self._connection
 
     def _asked(self, question: Callable[[], _T]) -> _T:
@@ -66,21 +74,32 @@ class Reader:
 
     def _trace(self, search: Search) -> list[dict[str, Any]]:
         connection = self._connected()
-        searcher = Searcher(self._database, connection, search, time.monotonic() + LIMIT)
+        deadline = time.monotonic() + LIMIT
+        searcher = Searcher(self._database, connection, search, deadline)
         found: list[Found] = []
         for look in (searcher.messages, searcher.refusals, searcher.sessions):
             # Each by itself: a question that was cut off ends its transaction.
-            with connection.begin():
-                found.append(look())
+            try:
+                with connection.begin():
+                    left = max(_LEAST, deadline - time.monotonic())
+                    self._database.limit(connection, left)
+                    found.append(look())
+            except SQLAlchemyError as error:
+                if not self._database.is_late(error):
+                    raise
+                found.append(Found([], searcher.until))
         newest = sorted(((id, kind) for kind in (0, 1, 2) for id in found[kind].ids), reverse=True)
         chosen = newest[: search.limit]
         with connection.begin():
+            self._database.limit(connection, LIMIT)
             loader = Loader(self._database, connection)
             loads = (loader.messages, loader.refusals, loader.sessions)
             loaded = [
                 load([id for id, of in chosen if of == kind]) for kind, load in enumerate(loads)
             ]
         items = [loaded[kind][id] for id, kind in chosen if id in loaded[kind]]
+        # A refusal has its id when it is written, half a second later than a message.
+        items.sort(key=lambda item: float(item["time"]), reverse=True)
         stopped = max(each.stopped for each in found)
         if stopped and len(chosen) < search.limit:
             since = min((stopped >> TICK_BITS) / 1_000_000, search.until or time.time())
@@ -94,6 +113,7 @@ class Reader:
     def _message(self, id: int) -> dict[str, Any] | None:
         connection = self._connected()
         with connection.begin():
+            self._database.limit(connection, LIMIT)
             loader = Loader(self._database, connection)
             message = loader.messages([id]).get(id)
             if message is not None:

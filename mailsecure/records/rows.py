@@ -1,4 +1,4 @@
-"""From events to rows, and to lines of the backlog and back (pure).
+"""From events to rows (pure).
 
 The hot side of the history: some five events a message pass here, in the writer's thread,
 which takes the interpreter from the reactor's meanwhile.  So rows are plain tuples, and
@@ -6,23 +6,20 @@ texts of peers are looked at with one call each: nearly all can be printed, and 
 octet zero, which PostgreSQL takes nowhere, halves of surrogate pairs, which are no UTF-8)
 is replaced.  Long texts are cut, infinite scores bounded.
 
+(The length of this module is that of its tuples: a column a line.)
+
 Each event gets an **id of its own** before anything is done with it, so that writing it a
 second time (after a crash, or when nobody knows whether a commit was one) changes nothing.
-
-The backlog has a line of JSON for each event: its kind, its id, its fields in order.  A
-later version may add fields at the end, with defaults; then it still reads what an earlier
-one left behind.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
-from ..errors import RemoteFault
 from .values import (
     AttemptEvent,
     DeedEvent,
@@ -38,9 +35,7 @@ __all__ = [
     "Numbered",
     "Rows",
     "client_text",
-    "decode_line",
     "details_from",
-    "encode_line",
     "message_key",
     "names_of",
     "parse_session",
@@ -330,59 +325,3 @@ _ADDING: dict[type, Callable[..., None]] = {
     AttemptEvent: _add_attempt,
     DeedEvent: _add_deed,
 }
-
-# -- the backlog
-
-_KINDS: dict[str, type] = {
-    "message": MessageEvent,
-    "session": SessionEvent,
-    "refusal": RefusalEvent,
-    "attempt": AttemptEvent,
-    "deed": DeedEvent,
-}
-_WORDS = {kind: word for word, kind in _KINDS.items()}
-_FIELDS = {kind: {each.name: str(each.type) for each in fields(kind)} for kind in _WORDS}
-_SYMBOL_FIELDS = tuple(each.name for each in fields(FoundSymbol))
-
-
-def encode_line(id: int, event: Event) -> bytes:
-    """Return the line of the backlog for an event, with its LF; ASCII."""
-    kind = type(event)
-    values = [_plain(getattr(event, name)) for name in _FIELDS[kind]]
-    return _encode([_WORDS[kind], id, *values]).encode("ascii") + b"\n"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple) and value and isinstance(value[0], FoundSymbol):
-        return [[getattr(each, name) for name in _SYMBOL_FIELDS] for each in value]
-    return value
-
-
-def decode_line(line: bytes) -> Numbered:
-    """Return the event of a line of the backlog; :class:`RemoteFault` if it is none."""
-    try:
-        word, id, *values = json.loads(line)
-        kind = _KINDS[word]
-        given = dict(zip(_FIELDS[kind], values, strict=False))
-        if len(values) > len(_FIELDS[kind]) or not isinstance(id, int):
-            raise RemoteFault("not a line of the backlog")
-        for name, value in given.items():
-            given[name] = _typed(name, _FIELDS[kind][name], value)
-        event: Event = kind(**given)
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise RemoteFault("not a line of the backlog") from None
-    return id, event
-
-
-_TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float)}
-
-
-def _typed(name: str, kind: str, value: Any) -> Any:
-    """Return a field of an event as its type wants it; raises TypeError or ValueError."""
-    if name == "symbols":
-        return tuple(FoundSymbol(*each) for each in value)
-    if kind.startswith("tuple"):
-        return tuple(tuple(each) if isinstance(each, list) else each for each in value)
-    if not isinstance(value, _TYPES[kind]) or isinstance(value, bool):
-        raise TypeError(name)
-    return value

@@ -9,11 +9,11 @@ that contain the part, then the rows of these names; trigrams of subjects.  All 
 looked at.  The condition with the fewest begins.
 
 *Stream*: few names, but many rows of each (a large sender): the newest rows of each name are
-merged, and looked at until enough are found.  Subjects likewise, where the index is in order.
+merged, and looked at until enough are found.
 
-*Walk*: the condition holds for so many that an index is no help (a part of a large domain).
-Then rows are looked at from the newest back, some ten thousand at a time: what is frequent is
-found soon.
+*Walk*: the conditions hold for so many that an index is no help (a part of a large domain), or
+the time that is asked for has few rows.  Then rows are looked at from the newest back, some ten
+thousand at a time: what is frequent is found soon.
 
 Whatever it is, time is bounded; a search that runs out of it says how far it came.
 """
@@ -21,18 +21,14 @@ Whatever it is, time is bounded; a search that runs out of it says how far it ca
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Select,
     Table,
     and_,
-    exists,
-    false,
     func,
     or_,
     select,
@@ -42,137 +38,22 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from .api import Search
 from .database import Database
+from .places import Exact, Named, Place, Recipients, Stream, Subject, within
 from .rows import message_key, parse_session
-from .schema import TICK_BITS, message, name, recipient, refusal, session
+from .schema import TICK_BITS, message, recipient, refusal, session
 
 __all__ = ["Found", "Searcher"]
 
-#: Rows that are gathered; names that are looked up; names whose rows are merged.
-MOST_ROWS = 100_000
+#: Rows that are gathered; names that are looked up.
+MOST_ROWS = 200_000
 MOST_NAMES = 20_000
-MOST_STREAMS = 200
+#: Rows of a time that are rather read than looked for.
+MOST_IN_SPAN = 20_000
 #: So few that no other condition needs to be weighed.
 _FEW = 500
 #: Rows looked at in one step of a walk.
 _STRIDE = 20_000
 _LAST = (1 << 63) - 1
-
-
-class Place(Protocol):
-    """Where a condition may hold."""
-
-    def condition(self) -> ColumnElement[bool]:
-        """Return the condition on a row of the source's table."""
-
-    def rows(self, since: int, until: int) -> Select[Any] | None:
-        """Return the question for ids by an index, or None."""
-
-    def streams(self) -> Sequence[Callable[[int, int], Select[Any]]] | None:
-        """Return questions for ids, the newest first, by ``since`` and ``until``; or None."""
-
-
-@dataclass
-class _Named:
-    """A column of ids of names; ``key`` is the column with the ids that are looked for."""
-
-    database: Database
-    column: ColumnElement[int]
-    key: ColumnElement[int]
-    part: str
-    #: The names with ``part``; None: too many.
-    ids: Sequence[int] | None
-
-    def condition(self) -> ColumnElement[bool]:
-        """One of the names; or, where they are too many, look at each row's name."""
-        if self.ids is not None:
-            return self.database.among(self.column, self.ids) if self.ids else false()
-        holds = self.database.contains(name.c.text, self.part)
-        return exists().where(name.c.id == self.column, holds)
-
-    def rows(self, since: int, until: int) -> Select[Any] | None:
-        """All rows of the names."""
-        if self.ids is None:
-            return None
-        chosen = self.database.among(self.column, self.ids) if self.ids else false()
-        used = [self.column != 0] if 0 not in self.ids else []
-        return select(self.key.label("id")).where(chosen, *used, _within(self.key, since, until))
-
-    def streams(self) -> Sequence[Callable[[int, int], Select[Any]]] | None:
-        """One for each name."""
-        if self.ids is None or len(self.ids) > MOST_STREAMS:
-            return None
-        return [self._stream(each) for each in self.ids]
-
-    def _stream(self, id: int) -> Callable[[int, int], Select[Any]]:
-        key, column = self.key, self.column
-
-        def newest(since: int, until: int) -> Select[Any]:
-            used = [column != 0] if id else []
-            wanted = select(key.label("id")).where(column == id, *used, _within(key, since, until))
-            return wanted.order_by(key.desc())
-
-        return newest
-
-
-class _Recipients(_Named):
-    """The recipients of a message."""
-
-    def condition(self) -> ColumnElement[bool]:
-        """Any of them."""
-        holds = super().condition()
-        return exists().where(recipient.c.message == message.c.id, holds)
-
-
-@dataclass
-class _Subject:
-    database: Database
-    connection: Connection
-    part: str
-
-    def condition(self) -> ColumnElement[bool]:
-        return and_(message.c.subject != "", self.database.contains(message.c.subject, self.part))
-
-    def rows(self, since: int, until: int) -> Select[Any] | None:
-        return self.database.subjects(self.connection, self.part, since, until)
-
-    def streams(self) -> Sequence[Callable[[int, int], Select[Any]]] | None:
-        if self.database.mark != "?" or self.rows(0, 1) is None:
-            return None
-
-        def newest(since: int, until: int) -> Select[Any]:
-            found = self.rows(since, until)
-            assert found is not None
-            return found
-
-        return [newest]
-
-
-@dataclass
-class _Exact:
-    """A condition that an index answers at once."""
-
-    holds: ColumnElement[bool]
-    key: ColumnElement[int]
-
-    def condition(self) -> ColumnElement[bool]:
-        return self.holds
-
-    def rows(self, since: int, until: int) -> Select[Any] | None:
-        return select(self.key.label("id")).where(self.holds, _within(self.key, since, until))
-
-    def streams(self) -> Sequence[Callable[[int, int], Select[Any]]] | None:
-        def newest(since: int, until: int) -> Select[Any]:
-            return (
-                select(self.key.label("id"))
-                .where(self.holds, _within(self.key, since, until))
-                .order_by(self.key.desc())
-            )
-
-        return [newest]
-
-
-def _within(key: ColumnElement[int], since: int, until: int) -> ColumnElement[bool]:
-    return and_(key >= since, key < until)
 
 
 @dataclass
@@ -195,7 +76,8 @@ class Searcher:
         self._deadline = deadline
         self._since = int(search.since * 1_000_000) << TICK_BITS
         until = int(search.until * 1_000_000) << TICK_BITS if search.until else _LAST
-        self._until = min(until, _LAST)
+        #: The id below which it looks.
+        self.until = min(until, _LAST)
         self._known: dict[str, Sequence[int] | None] = {}
 
     # -- what is looked for
@@ -215,14 +97,14 @@ class Searcher:
         if search.client:
             places.append([self._named(message.c.client, message.c.id, search.client)])
         if search.subject:
-            places.append([_Subject(self._database, self._connection, search.subject)])
+            places.append([Subject(self._database, self._connection, search.subject)])
         if search.text:
             places.append(self._anything(search.text))
         if search.action:
             # The index of actions is without the usual one.
             unusual = message.c.action == search.action
             if search.action != "accept":
-                places.append([_Exact(and_(unusual, message.c.action != "accept"), message.c.id)])
+                places.append([Exact(and_(unusual, message.c.action != "accept"), message.c.id)])
             else:
                 return self._find(message, places, [unusual])
         return self._find(message, places, [])
@@ -245,7 +127,7 @@ class Searcher:
             columns = (refusal.c.sender, refusal.c.recipient, refusal.c.client)
             anywhere: list[Place] = [self._named(each, id, search.text) for each in columns]
             if session_number := parse_session(search.text.upper()):
-                anywhere.append(_Exact(refusal.c.session == session_number, id))
+                anywhere.append(Exact(refusal.c.session == session_number, id))
             places.append(anywhere)
         return self._find(refusal, places, [])
 
@@ -258,9 +140,10 @@ class Searcher:
         idle = and_(session.c.messages == 0, session.c.refused == 0)
         id, places = session.c.id, list[list[Place]]()
         for part in filter(None, (search.client, search.text)):
-            places.append([self._named(session.c.client, id, part)])
+            names = self._names(part)
+            places.append([Named(self._database, session.c.client, id, part, names, idle)])
         if search.id:
-            places.append([_Exact(self._id_range(id), id)])
+            places.append([Exact(self._id_range(id), id)])
         return self._find(session, places, [idle])
 
     def _id_range(self, column: ColumnElement[int]) -> ColumnElement[bool]:
@@ -269,13 +152,13 @@ class Searcher:
 
     def _by_id(self, table: Table, of_session: ColumnElement[int]) -> list[Place]:
         id = table.c.id
-        places: list[Place] = [_Exact(self._id_range(of_session), id)]
+        places: list[Place] = [Exact(self._id_range(of_session), id)]
         if table is message:
-            places.append(_Exact(self._id_range(id), id))
+            places.append(Exact(self._id_range(id), id))
         return places
 
-    def _named(self, column: ColumnElement[int], key: ColumnElement[int], part: str) -> _Named:
-        return _Named(self._database, column, key, part, self._names(part))
+    def _named(self, column: ColumnElement[int], key: ColumnElement[int], part: str) -> Named:
+        return Named(self._database, column, key, part, self._names(part))
 
     def _senders(self, part: str) -> list[Place]:
         # A row without an author of its own has 0 there, as one without reverse-path has.
@@ -284,23 +167,23 @@ class Searcher:
 
     def _recipients(self, part: str) -> Place:
         key = recipient.c.message
-        return _Recipients(self._database, recipient.c.name, key, part, self._names(part))
+        return Recipients(self._database, recipient.c.name, key, part, self._names(part))
 
     def _anything(self, text: str) -> list[Place]:
         places = self._senders(text)
         places.append(self._recipients(text))
         places.append(self._named(message.c.client, message.c.id, text))
-        places.append(_Subject(self._database, self._connection, text))
+        places.append(Subject(self._database, self._connection, text))
         if "@" in text:
             bare = text.strip().strip("<>")
             same = and_(
                 message.c.message_key == message_key(text),
                 self._database.contains(message.c.message_id, bare),
             )
-            places.append(_Exact(same, message.c.id))
+            places.append(Exact(same, message.c.id))
         if number := parse_session(text.upper()):
-            places.append(_Exact(message.c.id == number, message.c.id))
-            places.append(_Exact(message.c.session == number, message.c.id))
+            places.append(Exact(message.c.id == number, message.c.id))
+            places.append(Exact(message.c.session == number, message.c.id))
         return places
 
     def _names(self, part: str) -> Sequence[int] | None:
@@ -326,25 +209,30 @@ class Searcher:
                 best, fewest = each, rows
             if fewest <= _FEW:
                 break
-        try:
-            if best is not None:
-                return self._gather(table, best, conditions) if fewest else Found()
-            for each in places:
-                streams = [place.streams() for place in each]
-                if all(stream is not None for stream in streams):
-                    merged = [one for stream in streams for one in stream or ()]
-                    return self._stream(table, merged, conditions)
-        except SQLAlchemyError as error:
-            if self._database.is_late(error):
-                return Found([], self._until)
-            raise
+        if fewest > _FEW and self._span(table, min(fewest, MOST_IN_SPAN)):
+            return self._walk(table, conditions)
+        if best is not None:
+            return self._gather(table, best, conditions) if fewest else Found()
+        for each in places:
+            streams = [place.streams() for place in each]
+            if all(stream is not None for stream in streams):
+                merged = [one for stream in streams for one in stream or ()]
+                return self._stream(table, merged, conditions)
         return self._walk(table, conditions)
+
+    def _span(self, table: Table, limit: int) -> bool:
+        """Say whether the time that is asked for has fewer rows than ``limit``."""
+        if self._since <= 0 and self.until == _LAST:
+            return False
+        some = select(table.c.id).where(within(table.c.id, self._since, self.until)).limit(limit)
+        count = select(func.count()).select_from(some.subquery())
+        return self._connection.execute(count).scalar_one() < limit
 
     def _weigh(self, places: Iterable[Place]) -> int:
         """Return how many rows these places have; more than MOST_ROWS where too many."""
         total = 0
         for place in places:
-            rows = place.rows(self._since, self._until)
+            rows = place.rows(self._since, self.until)
             if rows is None:
                 return MOST_ROWS + 1
             some = rows.limit(MOST_ROWS + 1 - total).subquery()
@@ -356,13 +244,13 @@ class Searcher:
     def _gather(
         self, table: Table, places: Sequence[Place], conditions: Sequence[ColumnElement[bool]]
     ) -> Found:
-        parts = [place.rows(self._since, self._until) for place in places]
+        parts = [place.rows(self._since, self.until) for place in places]
         ids = union_all(*[select(part.subquery().c.id) for part in parts if part is not None])
         wanted = (
             select(table.c.id)
             .where(
                 table.c.id.in_(select(ids.subquery().c.id)),
-                _within(table.c.id, self._since, self._until),
+                within(table.c.id, self._since, self.until),
                 *conditions,
             )
             .order_by(table.c.id.desc())
@@ -373,10 +261,10 @@ class Searcher:
     def _stream(
         self,
         table: Table,
-        streams: Sequence[Callable[[int, int], Select[Any]]],
+        streams: Sequence[Stream],
         conditions: Sequence[ColumnElement[bool]],
     ) -> Found:
-        found, until, batch = Found(), self._until, max(100, self._search.limit)
+        found, until, batch = Found(), self.until, max(100, self._search.limit)
         while True:
             candidates: set[int] = set()
             whole_from = self._since
@@ -400,12 +288,12 @@ class Searcher:
                 return found
 
     def _walk(self, table: Table, conditions: Sequence[ColumnElement[bool]]) -> Found:
-        found, until, id = Found(), self._until, table.c.id
+        found, until, id = Found(), self.until, table.c.id
         while until > self._since:
-            stride = select(id).where(_within(id, self._since, until)).order_by(id.desc())
+            stride = select(id).where(within(id, self._since, until)).order_by(id.desc())
             last = self._connection.execute(stride.offset(_STRIDE).limit(1)).scalar()
             since = self._since if last is None else last
-            wanted = select(id).where(_within(id, since, until), *conditions)
+            wanted = select(id).where(within(id, since, until), *conditions)
             wanted = wanted.order_by(id.desc()).limit(self._search.limit - len(found.ids))
             try:
                 found.ids += self._connection.execute(wanted).scalars()

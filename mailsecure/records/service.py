@@ -2,7 +2,7 @@
 
 Three threads, as in the spool.  The reactor's appends events to a list
 (:meth:`RecordsService.tell`), and twice a second, or when the list is long, hands it over.
-The *writer* (:mod:`.writer`) writes; the *reader* (:mod:`.reading`) has a connection of its
+The *writer* (:mod:`.writer`) writes; the *reader* (:mod:`.questions`) has a connection of its
 own, so a slow search never holds up writing.  Nothing ever waits for either: mail does not
 depend on the history.
 
@@ -37,11 +37,13 @@ from .api import RecordsAway, Search
 from .backlog import Backlog
 from .database import Database
 from .postgresql import Postgresql
+from .questions import Questions
 from .reading import Reader
 from .sqlite import Sqlite
 from .store import Store
+from .tally import Keeping
 from .values import Event
-from .writer import Keeping, Writer
+from .writer import Writer
 
 __all__ = ["RecordsService", "database_of"]
 
@@ -55,8 +57,8 @@ MOST_IN_MEMORY = 100_000
 #: Retention looks once in so many seconds.
 RETAIN = 60.0
 STOP_LIMIT = 5.0
-#: Questions that may wait for the reader.
-MOST_QUESTIONS = 20
+#: A step that takes longer is interrupted; looked at so often (seconds).
+HANGS, WATCH = 60.0, 5.0
 
 
 def database_of(settings: Records, state: Path) -> Database:
@@ -82,15 +84,17 @@ class RecordsService:
         self._handed = 0
         self._dropped = 0
         self._writer: Writer | None = None
-        self._reader: Reader | None = None
+        self._questions: Questions | None = None
         self._work: queue.SimpleQueue[Sequence[Event] | Callable[[], object] | None]
-        self._questions: queue.SimpleQueue[tuple[Callable[[], Any], Deferred[Any]] | None]
-        self._asked = 0
-        self._ended: list[Deferred[None]] = []
+        #: Since when (monotonic) the writer is at its present step; 0: at none.
+        self._busy = 0.0
+        #: Fires when the writer's thread has ended.
+        self._ended: Deferred[None] = Deferred()
         self._running = False
         clock = world.clock
         self._handing = Periodic(clock, HAND_OVER, "the history's writing", self._hand_over)
         self._retaining = Periodic(clock, RETAIN, "the history's retention", self._retain)
+        self._watching = Periodic(clock, WATCH, "the history's watch", self._watch)
 
     # -- life
 
@@ -111,28 +115,17 @@ class RecordsService:
             world.rng,
             self._say,
         )
-        self._reader = Reader(database, database.engine())
-        self._work, self._questions = queue.SimpleQueue(), queue.SimpleQueue()
-        self._running = True
-        self._ended = [
-            self._thread("records-writer", lambda: self._write(writer)),
-            self._thread("records-reader", self._read),
-        ]
+        self._questions = Questions(world, Reader(database, database.engine()))
+        self._questions.start()
+        self._work = queue.SimpleQueue()
         self._work.put(writer.begin)
+        self._running = True
+        self._ended = Deferred()
+        run = partial(self._write, writer)
+        threading.Thread(target=run, name="records-writer", daemon=True).start()
         self._handing.start()
         self._retaining.start()
-
-    def _thread(self, name: str, run: Callable[[], None]) -> Deferred[None]:
-        """Start a thread; the Deferred fires in the reactor's when it ends."""
-        ended: Deferred[None] = Deferred()
-        from_thread = self._world.reactor.callFromThread
-
-        def whole() -> None:
-            run()
-            from_thread(ended.callback, None)
-
-        threading.Thread(target=whole, name=name, daemon=True).start()
-        return ended
+        self._watching.start()
 
     async def stop(self) -> None:
         """Write what waits, within :data:`STOP_LIMIT`; the rest goes to the backlog."""
@@ -140,14 +133,15 @@ class RecordsService:
             return
         self._handing.stop()
         self._retaining.stop()
+        self._watching.stop()
         self._hand_over()
         self._running = False
         self._work.put(None)
-        self._questions.put(None)
-        writer_ended, _ = self._ended
-        writer_ended.addTimeout(STOP_LIMIT, self._world.clock)
+        if self._questions is not None:
+            self._questions.end()
+        self._ended.addTimeout(STOP_LIMIT, self._world.clock)
         try:
-            await writer_ended
+            await self._ended
         except DeferredTimeout:
             await self._world.in_thread(self._rescue)
 
@@ -160,12 +154,14 @@ class RecordsService:
             if isinstance(work, list):
                 left += work
         self._writer.rescue(left)
+        self._work.put(None)
 
     def reconfigure(self, settings: Records) -> None:
-        """Take new settings; database, subjects and backlog wait for a restart."""
+        """Take new settings; where the database is waits for a restart."""
         self._settings = settings
         if self._writer is not None:
-            self._writer.keeping = Keeping(settings.retention, settings.max_size)
+            keeping = Keeping(settings.retention, settings.max_size)
+            self._writer.reconfigure(keeping, settings.backlog, settings.subjects)
 
     # -- taking
 
@@ -198,6 +194,13 @@ class RecordsService:
         if self._writer is not None and self._work.empty():
             self._work.put(self._writer.retain)
 
+    def _watch(self) -> None:
+        """Interrupt what hangs, though everything has limits of its own."""
+        if self._writer is not None and 0 < self._busy < self._world.clock.seconds() - HANGS:
+            self._writer.interrupt()
+        if self._questions is not None:
+            self._questions.watch(HANGS)
+
     # -- the writer's thread
 
     def _write(self, writer: Writer) -> None:
@@ -210,50 +213,31 @@ class RecordsService:
             while self._guarded(writer.tend) and self._work.empty():
                 pass
         self._guarded(writer.finish)
+        self._world.reactor.callFromThread(self._ended.callback, None)
 
     def _guarded(self, call: Callable[[], _T]) -> _T | None:
         """Call; whatever it raises is said, and the thread lives on."""
+        self._busy = self._world.clock.seconds()
         try:
             return call()
         except BaseException:
             failure = Failure()
             self._world.reactor.callFromThread(_say_failure, failure)
             return None
+        finally:
+            self._busy = 0.0
 
     def _say(self, level: str, text: str, **fields: Any) -> None:
         """Log from the writer's thread."""
         named = LogLevel.levelWithName(level)
         self._world.reactor.callFromThread(_log.emit, named, text, **fields)
 
-    # -- the reader's thread
-
-    def _read(self) -> None:
-        while (asked := self._questions.get()) is not None:
-            question, waiting = asked
-            try:
-                answer: Any = question()
-            except BaseException:
-                # Carried to the reactor's thread, where somebody waits for it.
-                answer = Failure()
-            self._world.reactor.callFromThread(self._answer, waiting, answer)
-        assert self._reader is not None
-        self._guarded(self._reader.close)
-
-    def _answer(self, waiting: Deferred[Any], answer: Any) -> None:
-        self._asked -= 1
-        if not waiting.called:
-            waiting.callback(answer)
+    # -- questions
 
     def _ask(self, question: Callable[[Reader], _T]) -> Deferred[_T]:
-        reader = self._reader
-        if reader is None or not self._running:
+        if self._questions is None:
             raise RecordsAway("the history is not open")
-        if self._asked >= MOST_QUESTIONS:
-            raise RecordsAway("the history is asked too much at once")
-        waiting: Deferred[_T] = Deferred()
-        self._asked += 1
-        self._questions.put((lambda: question(reader), waiting))
-        return waiting
+        return self._questions.ask(question)
 
     async def trace(self, search: Search) -> Sequence[dict[str, Any]]:
         """Return what matches, the newest first.  See :class:`.api.History`."""

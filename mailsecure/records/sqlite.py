@@ -20,6 +20,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     Select,
+    Table,
     bindparam,
     column,
     create_engine,
@@ -43,7 +45,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from .database import Trouble
+from .database import Insert, Trouble
 from .schema import name
 
 __all__ = ["Sqlite"]
@@ -54,12 +56,10 @@ _CHECKPOINT_PAGES = 4000
 _WAL_LIMIT = 64 << 20
 #: How long a statement waits for another process that has locked the file, in seconds.
 _BUSY = 3.0
+#: Rows of one statement, the largest first.
+_SIZES = (256, 64, 16, 4, 1)
 #: Pages that one step gives back.
 _RECLAIMED = 500
-#: Subjects looked at by one step of forgetting.
-_SLICE = 2000
-#: Subjects that may be out of order.
-_SLACK = 5000
 _INTERRUPTED = 9
 #: Instructions of SQLite's machine between two looks at the clock: about a millisecond.
 _INSTRUCTIONS = 20_000
@@ -108,15 +108,42 @@ class Sqlite:
             raise
         return connection
 
-    def connect(self, engine: Engine, deadline: float = 0.0) -> Connection:
+    def connect(self, engine: Engine) -> Connection:
         """Connect; a file that cannot be opened is :class:`.database.Trouble`."""
         try:
-            connection = engine.connect()
+            return engine.connect()
         except OSError as error:
             raise Trouble(f"{self._path}: {error.strerror}") from None
-        if deadline:
-            _limit(connection, deadline)
-        return connection
+
+    def limit(self, connection: Connection, seconds: float) -> None:
+        """Look at the clock now and then."""
+        driver: Any = connection.connection.driver_connection
+        end = time.monotonic() + seconds
+        driver.set_progress_handler(lambda: time.monotonic() > end, _INSTRUCTIONS)
+
+    def insert(self, table: Table) -> Insert:
+        """Statements of some hundred rows: each has its price, for the reactor too."""
+        columns = [column.name for column in table.columns]
+        row = f"({','.join('?' * len(columns))})"
+        head = f'INSERT INTO "{table.name}" ({",".join(columns)}) VALUES '
+        statements = [
+            (size, head + ",".join([row] * size) + " ON CONFLICT DO NOTHING") for size in _SIZES
+        ]
+
+        def insert(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+            at = 0
+            for size, statement in statements:
+                while len(rows) - at >= size:
+                    values = tuple(chain.from_iterable(rows[at : at + size]))
+                    connection.exec_driver_sql(statement, values)
+                    at += size
+
+        return insert
+
+    def interrupt(self, connection: Connection) -> None:
+        """End the statement."""
+        driver: Any = connection.connection.driver_connection
+        driver.interrupt()
 
     def is_about_data(self, error: SQLAlchemyError) -> bool:
         """Say whether a row was at fault."""
@@ -144,21 +171,16 @@ class Sqlite:
 
     def forget_subjects(self, connection: Connection, before: int) -> None:
         """FTS5 forgets a text only if it is told that text."""
-        last = connection.execute(
-            text("SELECT n FROM subject_row ORDER BY n LIMIT 1 OFFSET :slice"), {"slice": _SLICE}
-        ).scalar()
-        bounds = {"last": 1 << 62 if last is None else last, "before": before}
+        bound = {"before": before}
         connection.execute(
             text(
                 "INSERT INTO subject_text (subject_text, rowid, subject)"
-                " SELECT 'delete', s.n, m.subject FROM subject_row s"
-                " JOIN message m ON m.id = s.message WHERE s.n < :last AND s.message < :before"
+                " SELECT 'delete', s.n, m.subject FROM message m"
+                " JOIN subject_row s ON s.message = m.id WHERE m.id < :before"
             ),
-            bounds,
+            bound,
         )
-        connection.execute(
-            text("DELETE FROM subject_row WHERE n < :last AND message < :before"), bounds
-        )
+        connection.execute(text("DELETE FROM subject_row WHERE message < :before"), bound)
 
     def hindrance(self, connection: Connection) -> str:
         """Nothing: FTS5 was there when the tables were made."""
@@ -188,23 +210,18 @@ class Sqlite:
             found = found.where(name.c.id.in_(hits))
         return found
 
-    def subjects(
-        self, connection: Connection, part: str, since: int, until: int
-    ) -> Select[Any] | None:
-        """Ask FTS5, from the newest that may be meant back."""
+    def subjects(self, connection: Connection, part: str) -> Select[Any] | None:
+        """Ask FTS5."""
         trigrams = _trigrams(part)
         if not trigrams:
             return None
+        # Not a join: SQLite would rather read all subjects and ask FTS5 about each.
         number = _subject_text.c.rowid
-        low, high = _row_below(connection, since), _row_below(connection, until)
+        id = select(_subject_row.c.message).where(_subject_row.c.n == number).scalar_subquery()
         return (
-            select(_subject_row.c.message.label("id"))
+            select(id.label("id"))
             .select_from(_subject_text)
-            .join(_subject_row, _subject_row.c.n == number)
-            .where(
-                _matches("subject_text", trigrams), number >= low - _SLACK, number <= high + _SLACK
-            )
-            .order_by(number.desc())
+            .where(_matches("subject_text", trigrams))
         )
 
     def is_late(self, error: SQLAlchemyError) -> bool:
@@ -220,47 +237,15 @@ def _holds(value: str | None, part: str) -> bool:
     return value is not None and part in value.casefold()
 
 
-def _limit(connection: Connection, seconds: float) -> None:
-    """Have each statement end with an error after ``seconds``."""
-    driver: Any = connection.connection.driver_connection
-    end = [0.0]
-
-    def begun(*_: Any) -> None:
-        end[0] = time.monotonic() + seconds
-
-    def late() -> bool:
-        return time.monotonic() > end[0]
-
-    event.listen(connection, "before_cursor_execute", begun)
-    driver.set_progress_handler(late, _INSTRUCTIONS)
-
-
-def _row_below(connection: Connection, until: int) -> int:
-    """Return the number of the last subject of a message below id ``until``, about.
-
-    The numbers rise with the ids, but for what came late.
-    """
-    low, high = connection.exec_driver_sql("SELECT min(n), max(n) FROM subject_row").one()
-    if low is None:
-        return 0
-    while low < high:
-        middle = (low + high + 1) // 2
-        found = connection.exec_driver_sql(
-            "SELECT message FROM subject_row WHERE n >= ? ORDER BY n LIMIT 1", (middle,)
-        ).scalar()
-        if found is not None and found < until:
-            low = middle
-        else:
-            high = middle - 1
-    return int(high)
-
-
 def _trigrams(part: str) -> list[str]:
-    """Return trigrams of ``part`` that FTS5 is asked for; none for a short one."""
+    """Return trigrams of ``part`` that FTS5 is asked for; none for a short one.
+
+    Every second one: the others hardly narrow it further, and each takes its time.
+    """
     clean = part.replace("\0", "")
-    found = list(dict.fromkeys(clean[at : at + 3] for at in range(len(clean) - 2)))
-    step = -(-len(found) // _MOST_TRIGRAMS)
-    return found[::step] if found else []
+    places = range(len(clean) - 2)
+    step = max(2, -(-len(places) // _MOST_TRIGRAMS))
+    return list(dict.fromkeys(clean[at : at + 3] for at in (*places[::step], *places[-1:])))
 
 
 def _matches(table: str, trigrams: Sequence[str]) -> ColumnElement[bool]:

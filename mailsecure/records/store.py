@@ -14,9 +14,9 @@ written twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 from alembic.util.exc import CommandError
@@ -42,7 +42,7 @@ __all__ = ["BadEvents", "Measures", "Store"]
 _DAY = 86400
 #: Names in memory; beyond it all are looked up anew.
 _MOST_NAMES = 100_000
-#: Rows of one statement, the largest first.
+#: Names of one statement, the largest first.
 _SIZES = (256, 64, 16, 4, 1)
 #: Events whose rows are made at once: the reactor waits for the interpreter meanwhile.
 _AT_ONCE = 600
@@ -65,24 +65,14 @@ class Measures:
     hindrance: str
 
 
-class _Many:
-    """An INSERT for many rows, some hundred in one statement."""
-
-    def __init__(self, table: Table, mark: str) -> None:
-        columns = [column.name for column in table.columns]
-        row = f"({','.join([mark] * len(columns))})"
-        head = f'INSERT INTO "{table.name}" ({",".join(columns)}) VALUES '
-        tail = " ON CONFLICT DO NOTHING"
-        self._statements = [(size, head + ",".join([row] * size) + tail) for size in _SIZES]
-
-    def run(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Insert ``rows``."""
-        at = 0
-        for size, statement in self._statements:
-            while len(rows) - at >= size:
-                values = tuple(chain.from_iterable(rows[at : at + size]))
-                connection.exec_driver_sql(statement, values)
-                at += size
+@contextmanager
+def closing_on_error(connection: Connection) -> Iterator[None]:
+    """Close ``connection`` if what is done with it fails."""
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
 
 
 class Store:
@@ -95,21 +85,24 @@ class Store:
         self._database = database
         self._engine = engine
         self._node = node
-        self._subjects = subjects
+        #: May be changed, in any thread.
+        self.subjects = subjects
         self._connection: Connection | None = None
         self._names: dict[str, int] = {}
         self._day = 0
         tables = (session, refusal, message, recipient, attempt, deed)
-        self._inserts = {table.name: _Many(table, database.mark) for table in tables}
+        self._inserts = {table.name: database.insert(table) for table in tables}
 
     # -- life
 
     def open(self) -> None:
         """Connect, and bring the tables up to date."""
         try:
-            self._connection = connection = self._database.connect(self._engine)
-            with connection.begin():
+            connection = self._database.connect(self._engine)
+            with closing_on_error(connection), connection.begin():
                 migrate(connection)
+            # Not before: nothing may interrupt a migration, which takes its time.
+            self._connection = connection
         except (SQLAlchemyError, CommandError) as error:
             self.close()
             raise Trouble(reason_of(error)) from error
@@ -123,6 +116,12 @@ class Store:
                 connection.close()
             except SQLAlchemyError:
                 connection.invalidate()
+
+    def interrupt(self) -> None:
+        """Called in another thread, while this one hangs."""
+        connection = self._connection
+        if connection is not None and not connection.closed:
+            self._database.interrupt(connection)
 
     def _open_connection(self) -> Connection:
         if self._connection is None:
@@ -151,14 +150,14 @@ class Store:
             raise BadEvents(f"{type(error).__name__}: {error}") from error
 
     def _insert(self, connection: Connection, some: Sequence[Numbered]) -> None:
-        rows = rows_of(some, self._names, self._names[self._node], self._subjects)
+        rows = rows_of(some, self._names, self._names[self._node], self.subjects)
         inserts = self._inserts
-        inserts["session"].run(connection, rows.sessions)
-        inserts["refusal"].run(connection, rows.refusals)
-        inserts["message"].run(connection, rows.messages)
-        inserts["recipient"].run(connection, rows.recipients)
-        inserts["attempt"].run(connection, rows.attempts)
-        inserts["deed"].run(connection, rows.deeds)
+        inserts["session"](connection, rows.sessions)
+        inserts["refusal"](connection, rows.refusals)
+        inserts["message"](connection, rows.messages)
+        inserts["recipient"](connection, rows.recipients)
+        inserts["attempt"](connection, rows.attempts)
+        inserts["deed"](connection, rows.deeds)
 
     def _know(self, connection: Connection, batch: Iterable[Numbered], day: int) -> None:
         """Have an id for each name of ``batch``."""

@@ -18,45 +18,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from .backlog import Backlog
 from .database import Trouble
 from .rows import Numbered
 from .schema import TICK_BITS
-from .store import BadEvents, Measures, Store
+from .store import BadEvents, Store
+from .tally import Keeping, Tally
 from .values import Event
 
-__all__ = ["Keeping", "Tally", "Writer"]
+__all__ = ["Writer"]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 #: What is said about losses comes no more often, in seconds.
 _SAY_AGAIN = 60.0
 #: Beyond ``max_size`` this part of the time that is kept goes, at once.
 _PART = 50
-_EMPTY = Measures(0, 0.0, "")
-
-
-@dataclass(frozen=True, slots=True)
-class Keeping:
-    """How much is kept: seconds, and octets."""
-
-    retention: float
-    max_size: int
-
-
-@dataclass(slots=True)
-class Tally:
-    """How it goes; written in the writer's thread, read in any."""
-
-    #: Events that came out of the queue, and what became of them.
-    taken: int = 0
-    written: int = 0
-    lost: int = 0
-    #: Unix time since which the database is away; 0 while it is there.
-    away_since: float = 0.0
-    last_error: str = ""
-    measures: Measures = _EMPTY
 
 
 class Writer:
@@ -88,12 +65,19 @@ class Writer:
         self._salt = rng.getrandbits(TICK_BITS)
         self._last_tick = 0
         self._open = False
+        self._over = False
         self._again = 0.0
         self._pause = _FIRST_PAUSE
         self._pruning = 0.0
         self._reclaiming = False
         self._unsaid = 0
         self._quiet_until = 0.0
+
+    def reconfigure(self, keeping: Keeping, backlog: int, subjects: bool) -> None:
+        """Take new settings; may be called in any thread."""
+        self.keeping = keeping
+        self._backlog.limit = backlog
+        self._store.subjects = subjects
 
     @property
     def restless(self) -> bool:
@@ -149,17 +133,26 @@ class Writer:
                 reason=str(trouble),
             )
 
+    def interrupt(self) -> None:
+        """Called in another thread, when a step of this one takes too long."""
+        self._store.interrupt()
+
     # -- events
 
     def take(self, events: Sequence[Event]) -> None:
         """Keep a batch, wherever that is possible."""
         self.current = batch = self._numbered(events)
+        settled = False
         try:
             if not self._write(batch):
                 self._set_aside(batch)
+            settled = True
         finally:
             self.current = ()
             self.tally.taken += len(batch)
+            if not settled:
+                self.tally.last_error = "an unexpected error"
+                self._lose(len(batch))
 
     def _numbered(self, events: Sequence[Event]) -> list[Numbered]:
         """Give each event its id: the time, and by what differs from other nodes' below."""
@@ -203,7 +196,11 @@ class Writer:
             self._lose(len(batch) - kept)
 
     def rescue(self, events: Sequence[Event]) -> None:
-        """Keep on disk what the writer's thread did not come to; called in another thread."""
+        """Keep on disk what the writer's thread did not come to; called in another thread.
+
+        Nothing is done after this.
+        """
+        self._over = True
         self._set_aside([*self.current, *self._numbered(events)])
 
     def _lose(self, events: int) -> None:
@@ -239,6 +236,8 @@ class Writer:
 
     def tend(self) -> bool:
         """Do one step of what there is to do; return whether there is more to do now."""
+        if self._over:
+            return False
         self._say_lost()
         if not self._open:
             if self._seconds() < self._again:

@@ -70,7 +70,7 @@ async def rehearse(scanner: Scanner, asked: Rehearsal) -> dict[str, Any]:
         "refused": refused,
         "action": verdict.strictest.value,
         "score": verdict.score,
-        "thresholds": verdict.thresholds,
+        "thresholds": dict(verdict.levels),
         "reply": "" if verdict.reply is None else str(verdict.reply),
         "outcomes": {mailbox: each.value for mailbox, each in verdict.outcomes.items()},
         "symbols": _listed(scanner, verdict.symbols),

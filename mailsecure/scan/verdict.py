@@ -62,11 +62,11 @@ class Thresholds:
                 return action
         return ScanAction.ACCEPT
 
-    def __str__(self) -> str:
+    @property
+    def levels(self) -> tuple[tuple[str, float], ...]:
+        """What can be reached: (action, score), the mildest first."""
         pairs = (("tag", self.tag), ("quarantine", self.quarantine), ("reject", self.reject))
-        return ", ".join(
-            f"{name} {'never' if limit == NEVER else f'{limit:g}'}" for name, limit in pairs
-        )
+        return tuple(pair for pair in pairs if pair[1] != NEVER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,8 @@ class Verdict:
     ``action`` is what the client's answer follows: accept (some recipients may be
     quarantined, or nobody be left), tempfail, reject or discard.  ``outcomes`` has each
     mailbox's own, as it is carried out.  ``strictest`` is the strictest of them.
-    ``symbols`` have the scores that counted.  ``reply`` is for tempfail and reject.
+    ``symbols`` have the scores that counted, ``levels`` are the thresholds of the first
+    recipient.  ``reply`` is for tempfail and reject.
     """
 
     action: ScanAction
@@ -152,7 +153,7 @@ class Verdict:
     score: float
     symbols: tuple[Symbol, ...]
     outcomes: Mapping[str, ScanAction]
-    thresholds: str
+    levels: tuple[tuple[str, float], ...]
     reply: Reply | None = None
 
 
@@ -169,6 +170,7 @@ def judge(symbols: Iterable[Symbol], recipients: Sequence[Recipient], policy: Po
         outcomes = {
             mailbox: held if each is ScanAction.REJECT else each for mailbox, each in wanted.items()
         }
+    first = policy.thresholds_for(recipients[0].mailbox)
     strictest = max(outcomes.values(), key=_RANK.__getitem__)
     reply = None
     if action in _PUBLIC:
@@ -180,7 +182,7 @@ def judge(symbols: Iterable[Symbol], recipients: Sequence[Recipient], policy: Po
         round(sum(symbol.score for symbol in found), 2),
         found,
         outcomes,
-        str(policy.thresholds_for(recipients[0].mailbox) or "not scanned"),
+        () if first is None else first.levels,
         reply,
     )
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailsecure.config.engine_contradictions import engine_contradictions
 from mailsecure.config.load import parse_config
+from mailsecure.errors import ConfigProblems
 
 
 class EngineContradictionTests(SynchronousTestCase):
     """engine_contradictions."""
 
     def found(self, ini: str) -> list[str]:
-        config = parse_config(ini, "test.ini")
-        return [
-            f"{each.options[0][0]}.{each.options[0][1]} {each.what}"
-            for each in engine_contradictions(config)
-        ]
+        try:
+            parse_config(ini, "test.ini")
+        except ConfigProblems as problems:
+            return [f"{each.section}.{each.option} {each.what}" for each in problems.problems]
+        return []
 
     def test_defaults(self) -> None:
         """All engines at once are well as they come."""

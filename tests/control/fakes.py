@@ -206,7 +206,9 @@ class FakeScheduler:
         return [FakeDestination("example.com")]
 
 
-def desk(spool=None, scheduler=None, status=None, reload=None, cluster=None, drain=None):
+def desk(
+    spool=None, scheduler=None, status=None, reload=None, cluster=None, drain=None, history=None
+):
     """A Desk of fakes."""
 
     async def nothing():
@@ -222,6 +224,7 @@ def desk(spool=None, scheduler=None, status=None, reload=None, cluster=None, dra
         reload or reloaded,
         cluster,
         drain=drain,
+        history=history,
     )
 
 

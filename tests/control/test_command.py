@@ -430,6 +430,8 @@ class CommandTests(SynchronousTestCase):
         example.smtp.listen, example.smtp.listen_tls = ("tcp:25",), ("tcp:465",)
         example.smtp.tls_certificate = Path("/c.pem")
         example.relay.networks = ()
+        example.scan.checks, example.scan.engines = ("markers",), ("clamav",)
+        example.scan.plugins, example.check = None, {}
         example.domains = {"example.com": Route(RouteKind.SMTP, "10.0.0.5", 25)}
         example.manhole.listen, example.metrics.listen = "", "tcp:9125"
         example.log.file = "-"
@@ -444,6 +446,7 @@ class CommandTests(SynchronousTestCase):
                 "  listens on     tcp:465 (TLS)\n"
                 "  mail for       example.com → smtp://10.0.0.5:25\n"
                 "  may relay      nobody\n"
+                "  judges by      markers clamav\n"
                 "  keeps mail in  /var/lib/ms\n"
                 "  logs to        -\n"
                 "  metrics        tcp:9125\n",

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailsecure.control.forwarding import address_of
 from mailsecure.control.wire import Refusal
 
-PIECES = st.sampled_from(list("ab@.<>,:\"' \\\r\n\x00") + ["é", "\ud800", "example.com", "@x:"])
+PIECES = st.sampled_from([*"ab@.<>,:\"' \\\r\n\x00", "é", "\ud800", "example.com", "@x:"])
 
 
 class AddressTests(SynchronousTestCase):

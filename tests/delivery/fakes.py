@@ -17,6 +17,7 @@ from mailsecure.counters import Counters
 from mailsecure.delivery.api import Fate, NextHopDown, Outcome
 from mailsecure.delivery.routes import Routes
 from mailsecure.delivery.scheduler import Scheduler
+from mailsecure.records.values import Event
 from mailsecure.smtp.envelope import Arrival, Envelope, Recipient
 from mailsecure.smtp.replies import Reply
 from mailsecure.spool.api import (
@@ -291,6 +292,8 @@ class Station:
         options: str = "",
         routes: dict[str, Route] | None = None,
     ) -> None:
+        #: What the history was told.
+        self.told: list[Event] = []
         self.clock = Clock()
         self.rng = random.Random(1)
         self.spool = FakeSpool()
@@ -318,7 +321,12 @@ class Station:
             hostname="gate.example",
             ids=self.ids,
             counters=self.counters,
+            recorder=self,
         )
+
+    def tell(self, event: Event) -> None:
+        """Be the history."""
+        self.told.append(event)
 
     def _make(self, route: Route) -> FakeTransport:
         if route not in self.made:

@@ -141,7 +141,7 @@ class TlsTests(TestCase):
     async def test_silent_handshake(self):
         server = await self.serve(None)
         server.extensions += ("STARTTLS",)
-        self.changes = {"command_timeout": 0.2}
+        self.changes = {"command_timeout": 0.6}
         (outcome,) = await self.transport(TlsLevel.OPPORTUNISTIC).deliver(message("a@y.test"))
         self.assertEqual((outcome.fate, outcome.tls), (Fate.DELIVERED, ""))
         self.assertIn("Timed out in the TLS handshake", await self.down(TlsLevel.REQUIRED))

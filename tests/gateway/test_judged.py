@@ -12,6 +12,7 @@ from mailsecure.config.model import Config
 from mailsecure.config.scanning import ScanAction
 from mailsecure.counters import Counters
 from mailsecure.errors import LocalFault
+from mailsecure.gateway.judging import Judge
 from mailsecure.records.values import Event, MessageEvent, RefusalEvent, SessionEvent
 from mailsecure.scan.api import Check, Site
 from mailsecure.scan.scanner import Scanner
@@ -234,6 +235,25 @@ class Answers(JudgedTestCase):
                 ("strict@inside.test", "quarantine"),
             ),
         )
+
+    async def test_a_surprise_loses_nothing_and_leaves_nothing(self) -> None:
+        house = await self.open()
+        self.check.fault = None
+        caller = await self.greeted()
+
+        def surprise(*_: object) -> None:
+            raise ZeroDivisionError
+
+        self.patch(house.gateway._desk.judge, "judge", surprise)
+        reply = await self.send("first@inside.test", caller=caller)
+        self.assertTrue(reply.startswith(b"451 4.3.0 Internal error"), reply)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(house.gateway._parts.bodies.used, 0)
+        house.gateway._desk.judge = Judge(house.gateway._desk.scanner, house.counters)
+        self.assertTrue((await self.send("second@inside.test", caller=caller)).startswith(b"250"))
+        (message,) = house.spool.accepted
+        recipients = [each.mailbox for each in message.envelope.recipients]
+        self.assertEqual(recipients, ["second@inside.test"])
 
     async def test_a_client_that_leaves_while_it_is_judged(self) -> None:
         await self.open()

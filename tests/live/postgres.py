@@ -13,6 +13,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -39,6 +40,7 @@ class Postgres:
     """A server; it is started at once and gone at the end of the tests."""
 
     def __init__(self) -> None:
+        assert not LACK, LACK
         self._programs = _PLACES[-1].parent
         self._directory = Path(tempfile.mkdtemp(prefix="mailsecure-postgres-"))
         self._data = self._directory / "data"
@@ -61,8 +63,26 @@ class Postgres:
         )
         assert done.returncode == 0, done.stderr
 
+    def freeze(self) -> None:
+        """Stop all its processes, connections included, where they are."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            parent = self._process.pid
+            children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+            for pid in (parent, *map(int, children)):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start it, if it does not run, and wait until it answers."""
+        if self._process is not None:
+            return
         settings = _SETTINGS | {"unix_socket_directories": str(self._directory)}
         options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
         command = [self._programs / "postgres", "-D", self._data, "-p", str(self.port), *options]

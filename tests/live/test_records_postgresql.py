@@ -5,15 +5,18 @@ from __future__ import annotations
 import unittest
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
+from sqlalchemy.exc import SQLAlchemyError
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mailsecure.errors import LocalFault
-from mailsecure.records import postgresql
+from mailsecure.records import postgresql, service
 from mailsecure.records.api import Search
 from mailsecure.records.database import Trouble
 from mailsecure.records.postgresql import Postgresql
 from tests.records.contract import Contract
 from tests.records.support import NOON, Book, message
+from tests.records.test_migrations import MigrationContract
+from tests.records.test_service import ServiceContract
 
 from . import REQUIRED
 from .harness import shared
@@ -69,6 +72,18 @@ class PostgresqlTests(Contract, SynchronousTestCase):
         self.book.write(message(1))
         self.assertEqual(len(self.book.reader.trace(Search(sender="alice"))), 2)
 
+    def test_cancelled(self) -> None:
+        """A statement that takes too long is cancelled, which is known as that."""
+        database = self.book.database
+        with database.connect(database.engine()) as connection:
+            with self.assertRaises(SQLAlchemyError) as raised, connection.begin():
+                database.limit(connection, 0.05)
+                connection.exec_driver_sql("SELECT pg_sleep(20)")
+            self.assertTrue(database.is_late(raised.exception))
+            with self.assertRaises(SQLAlchemyError) as raised, connection.begin():
+                connection.exec_driver_sql("SELECT nothing")
+            self.assertFalse(database.is_late(raised.exception))
+
     def test_size_follows_the_rows(self) -> None:
         """What was deleted does not count, though PostgreSQL keeps its space."""
         self.patch(postgresql, "_ENOUGH_ROWS", 100)
@@ -90,3 +105,45 @@ class PostgresqlTests(Contract, SynchronousTestCase):
         path.write_text("secret\n")
         with database.connect(database.engine()) as connection:
             self.assertEqual(connection.exec_driver_sql("SELECT 1").scalar_one(), 1)
+
+
+@unittest.skipIf(LACK and not REQUIRED, LACK)
+class PostgresqlMigrationTests(MigrationContract, SynchronousTestCase):
+    """Migrations, in a database of its own for each test."""
+
+    def make(self) -> Postgresql:
+        return Postgresql(shared("postgres", running).new(), None)
+
+
+@unittest.skipIf(LACK and not REQUIRED, LACK)
+class PostgresqlServiceTests(ServiceContract, TestCase):
+    """The service, with a server that is stopped and started."""
+
+    def url(self) -> str:
+        self.server = shared("postgres", running)
+        return self.server.new()
+
+    def stop_database(self) -> None:
+        self.server.stop()
+        self.addCleanup(self.server.start)
+
+    def start_database(self) -> None:
+        self.server.start()
+
+    async def test_frozen(self) -> None:
+        """A server that hangs costs time, and then what comes goes to disk."""
+        self.patch(service, "HANGS", 1)
+        self.patch(service, "WATCH", 0.1)
+        self.patch(postgresql, "_CONNECT", 1)
+        self.service = made = await self.started()
+        made.tell(message(0))
+        await self.until(lambda: made.figures()["written"] == 1, "the first is written")
+        self.server.freeze()
+        self.addCleanup(self.server.thaw)
+        made.tell(message(1))
+        await self.until(lambda: made.figures()["away_since"], "it is known to be away")
+        made.tell(message(2))
+        await self.until(lambda: made.figures()["waiting"] == 0, "all is on disk")
+        self.server.thaw()
+        await self.until(lambda: made.figures()["written"] == 3, "all is written")
+        self.assertEqual(len(await made.trace(Search())), 3)

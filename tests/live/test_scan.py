@@ -28,7 +28,7 @@ HEAD = (
     b"From: s@client.test\r\nTo: a@example.com\r\nSubject: %s\r\nMessage-ID: <%s@client.test>\r\n"
 )
 #: Within so many seconds what greylisting learnt is in its file.
-WRITTEN = 3.0
+WRITTEN = 6.0
 
 
 def plain(subject: str, body: bytes = b"hello\r\n") -> bytes:
@@ -198,7 +198,7 @@ class Postmasters(ScanTestCase):
         whole = node.cli("quarantine", "show", "--full", by_subject["held 0"])
         self.assertIn(GTUBE.decode(), whole.stdout)
         self.said(node, "quarantine", "release", by_subject["held 0"], "--reason", "a mistake")
-        until(lambda: self.sink.taken(), "the released one", 10, node.tail)
+        until(self.sink.taken, "the released one", 10, node.tail)
         node.settle()
         # Once, to both, and not again.
         again = node.cli("quarantine", "release", by_subject["held 0"])

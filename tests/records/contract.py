@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any
 from unittest import mock
 
-from mailsecure.records import searching, store
+from mailsecure.records import places, searching, store
 from mailsecure.records.api import Search
 from mailsecure.records.database import Database, Trouble
 from mailsecure.records.store import BadEvents
@@ -305,7 +305,7 @@ class Contract:
         bounds = (
             {"MOST_ROWS": 100_000},
             {"MOST_ROWS": 0, "_FEW": -1},
-            {"MOST_ROWS": 0, "_FEW": -1, "MOST_STREAMS": 0},
+            {"MOST_ROWS": 0, "_FEW": -1, "_STRIDE": 50},
             {"MOST_ROWS": 0, "_FEW": -1, "MOST_NAMES": 0, "_STRIDE": 17},
             {"MOST_ROWS": 50, "_STRIDE": 100},
         )
@@ -315,6 +315,8 @@ class Contract:
                 for bound in bounds:
                     with mock.patch.multiple(searching, **bound):
                         answers.append(self.found(**wanted, limit=limit))
+                        with mock.patch.object(places, "MOST_STREAMS", 0):
+                            self.assertEqual(self.found(**wanted, limit=limit), answers[-1])
                 self.assertTrue(answers[0], wanted)
                 for answer, bound in zip(answers, bounds, strict=True):
                     self.assertEqual(answer, answers[0], (wanted, limit, bound))

@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailsecure.records import sqlite
+from mailsecure.records import reading, searching, sqlite
 from mailsecure.records.api import RecordsAway, Search
 from mailsecure.records.database import Trouble
 from mailsecure.records.reading import Reader
@@ -16,7 +16,7 @@ from mailsecure.records.sqlite import Sqlite
 from mailsecure.records.store import Store
 
 from .contract import Contract
-from .support import Book, message
+from .support import NOON, Book, id_at, message
 
 
 class SqliteTests(Contract, SynchronousTestCase):
@@ -57,6 +57,40 @@ class SqliteTests(Contract, SynchronousTestCase):
             self.assertEqual(left, (0,))
             self.assertEqual(database.execute("SELECT * FROM subject_row").fetchall(), [])
         database.close()
+
+    def test_late_subjects(self) -> None:
+        """What is written late, after an outage, is found in any time that it belongs to."""
+        self.patch(searching, "MOST_IN_SPAN", 0)
+        self.book.write(*[message(1000 + each, subject="new mail") for each in range(300)])
+        self.book.write(*[message(each, subject="old mail") for each in range(300)])
+        self.book.write(*[message(2000 + each, subject="new mail") for each in range(300)])
+        found = self.found(subject="old ma", limit=1000)
+        self.assertEqual(found, [id_at(each) for each in range(299, -1, -1)])
+        for wanted in ({"subject": "mail"}, {"subject": "old", "limit": 1000}):
+            found = self.found(since=NOON + 100, until=NOON + 150, **wanted)
+            self.assertEqual(found, [id_at(each) for each in range(149, 99, -1)])
+        while self.book.store.prune(NOON + 1500):
+            pass
+        with sqlite3.connect(self.path) as database:
+            left = database.execute("SELECT count(*) FROM subject_text('\"mai\"')").fetchone()
+            self.assertEqual(left, (300,))
+        database.close()
+
+    def test_interrupted(self) -> None:
+        """A statement that takes too long ends; what is not known is said, and all goes on."""
+        self.book.write(*[message(each) for each in range(3000)])
+        self.patch(sqlite, "_INSTRUCTIONS", 100)
+        self.patch(reading, "_LEAST", 0.0)
+        limits = iter([0.0, 0.0, 0.0, 5.0])
+        real = self.book.database.limit
+        self.patch(
+            self.book.database, "limit", lambda connection, _: real(connection, next(limits))
+        )
+        (item,) = self.book.reader.trace(Search(subject="zz"))
+        self.assertEqual(item["kind"], "unfinished")
+        self.patch(self.book.database, "limit", real)
+        self.assertEqual(self.found(subject="zz"), [])
+        self.assertEqual(len(self.found(subject="an")), 50)
 
     def test_what_cannot_be_opened(self) -> None:
         """A directory, or what is no database, is trouble in one line."""

@@ -66,10 +66,7 @@ class Judging(SynchronousTestCase):
     def test_never(self) -> None:
         ini = "[scan]\nreject = never\nquarantine = never\ntag = 1\n"
         self.assertIs(self.action(scored(1e6), ini), ScanAction.TAG)
-        self.assertEqual(
-            judge(scored(1), [A], policy(ini)).thresholds,
-            "tag 1, quarantine never, reject never",
-        )
+        self.assertEqual(judge(scored(1), [A], policy(ini)).levels, (("tag", 1.0),))
 
     def test_the_ini_sets_scores(self) -> None:
         ini = "[scan]\nscores = X 0\n"
@@ -178,7 +175,7 @@ class Recipients(SynchronousTestCase):
     def test_who_is_not_scanned(self) -> None:
         abuse = Recipient("abuse@b.test", "b.test")
         verdict = judge([Symbol("V", special=Special.MALWARE)], [abuse], policy(PROFILES))
-        self.assertEqual((verdict.action, verdict.thresholds), (ScanAction.ACCEPT, "not scanned"))
+        self.assertEqual((verdict.action, verdict.levels), (ScanAction.ACCEPT, ()))
         self.assertIsNone(
             refusal([Symbol("X", action=ScanAction.REJECT)], abuse.mailbox, policy(PROFILES))
         )

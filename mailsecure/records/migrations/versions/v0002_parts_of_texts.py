@@ -25,6 +25,7 @@ _SQLITE = (
     "INSERT INTO subject_text (subject_text, rank) VALUES ('automerge', 8)",
     "INSERT INTO subject_text (subject_text, rank) VALUES ('crisismerge', 32)",
     "CREATE TABLE subject_row (n INTEGER PRIMARY KEY, message BIGINT NOT NULL)",
+    "CREATE INDEX subject_message ON subject_row (message)",
     "CREATE TRIGGER name_in AFTER INSERT ON name BEGIN"
     " INSERT INTO name_text (rowid, text) VALUES (NEW.id, NEW.text); END",
     "CREATE TRIGGER name_out AFTER DELETE ON name BEGIN"

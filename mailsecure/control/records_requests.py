@@ -1,0 +1,153 @@
+"""What each request about the history does.
+
+===============  ===========================================  =================================
+request          arguments                                    answer
+===============  ===========================================  =================================
+``trace``        any of ``text``, ``sender``, ``recipient``,  an item for each message, refusal
+                 ``subject``, ``client``, ``id`` (or its      or session, the newest last;
+                 beginning), ``since`` and ``until`` (Unix    ``found``, and ``unfinished``:
+                 seconds), ``action``; ``limit``              null, or Unix seconds before
+                                                              which nothing was looked at
+``why``          ``id``: of a message or a session            the item
+===============  ===========================================  =================================
+
+Items are those of :mod:`mailsecure.records.loading`, with ids as people know them.  What was
+found is sent while the client reads, so a long answer takes no more memory than its search.
+:mod:`.requests` calls this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ..config.scanning import ScanAction
+from ..errors import RemoteFault
+from ..records.api import History, RecordsAway, Search
+from ..spool.ids import MessageId, id_name, parse_id
+from .wire import Kind, Refusal, only
+
+__all__ = ["ACTIONS", "RECORDS", "RecordsRequests"]
+
+RECORDS = frozenset({"trace", "why"})
+#: What may be asked for as ``action``.
+ACTIONS = (*(action.value for action in ScanAction), "refused")
+MOST = 10_000
+_LONGEST = 200
+_LETTERS = 13
+_TEXTS = ("text", "sender", "recipient", "subject", "client")
+_Arguments = dict[str, Any]
+
+
+class RecordsRequests:
+    """Asks ``history``; None where none is kept."""
+
+    def __init__(self, history: History | None) -> None:
+        self._history = history
+
+    async def answer(
+        self,
+        request: str,
+        arguments: _Arguments,
+        uid: int,
+        send: Callable[[dict[str, Any]], Awaitable[None]],
+    ) -> dict[str, Any]:
+        """Do ``request``; items go to ``send``, the result is returned.  Raises Refusal."""
+        if self._history is None:
+            raise Refusal(Kind.UNAVAILABLE, "no history is kept: [records] enabled is no")
+        try:
+            if request == "why":
+                return await self._why(self._history, arguments)
+            return await self._trace(self._history, arguments, send)
+        except RecordsAway as away:
+            raise Refusal(Kind.UNAVAILABLE, str(away)) from None
+
+    @staticmethod
+    async def _trace(
+        history: History,
+        arguments: _Arguments,
+        send: Callable[[dict[str, Any]], Awaitable[None]],
+    ) -> dict[str, Any]:
+        found = list(await history.trace(_search(arguments)))
+        unfinished = None
+        if found and found[-1]["kind"] == "unfinished":
+            unfinished = found.pop()["time"]
+        for item in reversed(found):
+            await send(named(item))
+        return {"found": len(found), "unfinished": unfinished}
+
+    @staticmethod
+    async def _why(history: History, arguments: _Arguments) -> dict[str, Any]:
+        only(arguments, frozenset({"id"}))
+        wanted = _id(arguments.get("id"))
+        item = await history.message(wanted)
+        if item is None:
+            raise Refusal(Kind.ABSENT, f"nothing is known of {id_name(wanted)}")
+        return named(item)
+
+
+def _search(arguments: _Arguments) -> Search:
+    only(arguments, frozenset({*_TEXTS, "id", "since", "until", "action", "limit"}))
+    values: dict[str, Any] = {}
+    for name in _TEXTS:
+        value = arguments.get(name, "")
+        if not isinstance(value, str) or len(value) > _LONGEST:
+            raise Refusal(Kind.USAGE, f"{name} is text of up to {_LONGEST} characters")
+        values[name] = value.strip()
+    for name in ("since", "until"):
+        value = arguments.get(name, 0)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e11:
+            raise Refusal(Kind.USAGE, f"{name} is Unix seconds")
+        values[name] = float(value)
+    limit = arguments.get("limit", 50)
+    if type(limit) is not int or not 0 < limit <= MOST:
+        raise Refusal(Kind.USAGE, f"limit is a whole number up to {MOST}")
+    action = arguments.get("action", "")
+    if action and action not in ACTIONS:
+        raise Refusal(Kind.USAGE, f"the action is one of {', '.join(ACTIONS)}")
+    first, last = _range(arguments["id"]) if arguments.get("id") else (0, 0)
+    return Search(**values, id=first, last_id=last, action=action, limit=limit)
+
+
+def _id(name: object) -> MessageId:
+    try:
+        return parse_id(name if isinstance(name, str) else "")
+    except RemoteFault as fault:
+        raise Refusal(Kind.USAGE, str(fault)) from None
+
+
+def _range(name: object) -> tuple[int, int]:
+    """Return the first and the last id that begin so; 0 for the last if it is a whole one."""
+    if not isinstance(name, str) or len(name) == _LETTERS:
+        return _id(name), 0
+    # A beginning is whole with the least and the greatest letters behind it.
+    return _id(name.ljust(_LETTERS, "0")), _id(name.ljust(_LETTERS, "Z"))
+
+
+# -- ids as people know them
+
+
+def named(item: dict[str, Any]) -> dict[str, Any]:
+    """Return an item with ids of 13 characters; "" for what has none."""
+    kind = item["kind"]
+    if kind == "message":
+        return item | {
+            "id": _name(item["id"]),
+            "session_id": _name(item["session_id"]),
+            "session": named(item["session"]) if item["session"] else None,
+            "deeds": [each | {"copy": _name(each["copy"])} for each in item["deeds"]],
+        }
+    if kind == "refusal":
+        return item | {"id": _name(item["id"]), "session": _name(item["session"])}
+    if "refusals" not in item:
+        return item | {"id": _name(item["id"])}
+    return item | {
+        "id": _name(item["id"]),
+        "session": named(item["session"]) if item["session"] else None,
+        "refusals": [named(each) for each in item["refusals"]],
+        "messages": [named(each) for each in item["messages"]],
+    }
+
+
+def _name(number: int) -> str:
+    return id_name(MessageId(number)) if number else ""
