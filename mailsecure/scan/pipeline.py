@@ -53,9 +53,13 @@ class Pipeline:
         self, clock: IReactorTime, checks: Sequence[Check], limit: float, counters: Counters
     ) -> None:
         self._clock = clock
-        self._limit = limit
         self._counters = counters
         self.checks = tuple(checks)
+        #: How long each is waited for; to ask a Protocol for each message would be dear.
+        self._limits = {
+            check.name: check.limit + GRACE if isinstance(check, Patient) else limit
+            for check in checks
+        }
         self._stages = {
             stage: tuple(check for check in checks if stage in check.stages) for stage in Stage
         }
@@ -72,7 +76,7 @@ class Pipeline:
 
     def _guarded(self, check: Check, stage: Stage, facts: Facts, found: Found) -> Deferred[None]:
         began = self._clock.seconds()
-        limit = check.limit + GRACE if isinstance(check, Patient) else self._limit
+        limit = self._limits[check.name]
         work = Deferred.fromCoroutine(check.check(stage, facts))
         if not work.called:
             work.addTimeout(limit, self._clock)

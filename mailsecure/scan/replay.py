@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 
 from ..spool.values import Body
 from ..world import DnsAbsent, DnsFault, Resolver
@@ -50,6 +50,11 @@ class Lookups:
         """Return all that is known, for a job's arguments."""
         return to_json(self._answers)
 
+    @property
+    def octets(self) -> int:
+        """How long all records are together that were answered."""
+        return sum(len(text) for records in self._answers.values() for text in records or ())
+
     def answer(self, question: Question) -> Answer:
         """Return the answer to a question that was asked; None also if it was not."""
         return self._answers.get(question)
@@ -61,7 +66,7 @@ class Lookups:
         for each in new[room:]:
             self._answers[each] = None
         self._asked.update(new)
-        await _together(self._ask(each) for each in new[:room])
+        await _together([self._ask(each) for each in new[:room]])
 
     async def _ask(self, question: Question) -> None:
         try:
@@ -73,8 +78,9 @@ class Lookups:
             return
         self._answers[question] = records
         room = self._limit // 2 - len(self._asked)
-        if room > 0:
-            await self.fetch(list(self._follow_ups(question, records))[:room])
+        more = list(self._follow_ups(question, records))[:room] if room > 0 else ()
+        if more:
+            await self.fetch(more)
 
 
 async def _records(resolver: Resolver, question: Question) -> list[str]:
@@ -88,8 +94,13 @@ async def _records(resolver: Resolver, question: Question) -> list[str]:
     return list(await (resolver.ipv6(name) if kind == "AAAA" else resolver.ipv4(name)))
 
 
-async def _together(questions: Iterable[Coroutine[Deferred[Any], Any, None]]) -> None:
-    await gatherResults([Deferred.fromCoroutine(each) for each in questions], consumeErrors=True)
+async def _together(questions: Sequence[Coroutine[Deferred[Any], Any, None]]) -> None:
+    """Ask side by side.  All have begun before the first is waited for."""
+    if len(questions) == 1:
+        await questions[0]
+        return
+    for asked in [Deferred.fromCoroutine(each) for each in questions]:
+        await asked
 
 
 async def replay(

@@ -82,6 +82,14 @@ class SpfTests(Base):
             ],
         )
         self.assertEqual(self.facts.notes["spf"]["mailfrom"]["result"], "pass")
+        # What is short is evaluated here.
+        self.assertEqual(self.site.workers.done, [])
+
+    def test_what_is_long_goes_to_a_worker(self) -> None:
+        record = "v=spf1 " + "ip4:203.0.113.9 " * 150 + "ip4:192.0.2.1 -all"
+        self.resolver.zone["example.com"] = {"TXT": [record]}
+        finding = self.check(Stage.MAIL)
+        self.assertEqual(self.names(finding), ["SPF_PASS"])
         # One round: what the record names was looked up ahead.
         self.assertEqual(self.site.workers.done, ["jobs.spf:evaluate"])
 
