@@ -49,6 +49,13 @@ def scan_figures(report: dict[str, Any]) -> Iterator[Any]:
         timed = {name: each for name, each in engines.items() if each["median"] is not None}
         meaning = "How long a message takes there, in the middle of the last ones."
         yield _family(GaugeMetricFamily, "seconds", meaning, timed, "median")
+    counted = GaugeMetricFamily(
+        "mailsecure_check_count", "What a check remembers or counts.", labels=["check", "what"]
+    )
+    for check, counts in report["counts"].items():
+        for what, count in counts.items():
+            counted.add_metric([check, what], float(count))
+    yield counted
     workers = report["workers"]
     for name, meaning in _WORKERS.items():
         yield GaugeMetricFamily(f"mailsecure_workers_{name}", meaning, workers.get(name, 0))

@@ -28,6 +28,10 @@ def scan_lines(scanning: dict[str, Any], now: float) -> Iterator[Text]:
         f"checks: {checks}; {workers['busy']} of {workers['processes']} processes busy, "
         f"{workers['waiting']} messages wait for one"
     )
+    for name, counts in scanning["counts"].items():
+        figures = ", ".join(f"{escape(what)} {count:,}" for what, count in counts.items() if count)
+        if figures:
+            yield Text(f"{escape(name)}: {figures}")
     for each in scanning["engines"]:
         line = Text(f"{escape(each['name'])} ")
         line.append(each["state"], style=_STATES.get(each["state"], ""))

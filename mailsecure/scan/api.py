@@ -30,6 +30,7 @@ from .values import Facts, Finding, Stage
 
 __all__ = [
     "Check",
+    "Counting",
     "Heir",
     "ICheckMaker",
     "Line",
@@ -145,6 +146,14 @@ class Patient(Protocol):
     @property
     def limit(self) -> float:
         """How long it takes at most, in seconds: it sees to that by itself."""
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A check that keeps tables, or counts something: shown in ``status`` and metrics."""
+
+    def counts(self) -> dict[str, int]:
+        """Return figures by name; quick."""
 
 
 @runtime_checkable

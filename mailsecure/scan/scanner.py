@@ -19,7 +19,7 @@ from ..config.model import Config
 from ..counters import Counters
 from ..errors import ConfigProblems, Problem, RemoteFault
 from ..spool.values import Body
-from .api import Check, Heir, ICheckMaker, Pool, Reporting, Site, Stateful
+from .api import Check, Counting, Heir, ICheckMaker, Pool, Reporting, Site, Stateful
 from .dressing import dress
 from .finding import unknown_checks
 from .inspection import Inspection, Judgement
@@ -188,6 +188,9 @@ class Scanner:
         return {
             "checks": list(made.config.scan.checks),
             "engines": [each.report() for each in made.checks if isinstance(each, Reporting)],
+            "counts": {
+                each.name: each.counts() for each in made.checks if isinstance(each, Counting)
+            },
             "workers": self._pool.report(),
         }
 

@@ -137,7 +137,7 @@ class DnsblTests(SynchronousTestCase):
             self.assertEqual(self.names(self.run_check(Stage.CONNECT)), ["DNSBL_BL_EXAMPLE_ORG"])
         asked = self.scene.resolver.questions
         self.assertEqual(asked.count(("A", question)), FAILURES)
-        self.assertEqual(self.check.failures()["zen.spamhaus.org"], FAILURES)
+        self.assertEqual(self.check.counts()["zen.spamhaus.org"], FAILURES)
         self.scene.clock.advance(FIRST_REST)
         self.list(question, "127.0.0.2")
         self.assertIn("DNSBL_ZEN_SPAMHAUS_ORG", self.names(self.run_check(Stage.CONNECT)))
@@ -147,7 +147,7 @@ class DnsblTests(SynchronousTestCase):
         self.list("1.2.0.192.bl.example.org", "127.255.255.254")
         for _ in range(FAILURES + 1):
             self.assertEqual(self.run_check(Stage.CONNECT).symbols, ())
-        self.assertEqual(self.check.failures()["bl.example.org"], FAILURES)
+        self.assertEqual(self.check.counts()["bl.example.org"], FAILURES)
 
     def test_late(self) -> None:
         """What is not there in time counts for nothing; what is there counts."""
@@ -185,7 +185,7 @@ class DnsblTests(SynchronousTestCase):
         work.cancel()
         self.assertIsNone(self.successResultOf(work))
         self.assertEqual(self.scene.clock.getDelayedCalls(), [])
-        self.assertEqual(set(check.failures().values()), {0})
+        self.assertEqual(set(check.counts().values()), {0})
 
     def test_sender(self) -> None:
         """At MAIL the lists of domains are asked about the reverse-path and the HELO name."""

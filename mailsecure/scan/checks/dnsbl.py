@@ -93,8 +93,8 @@ class DnsblCheck:
             return await self._check_client(facts)
         return await self._check_sender(facts)
 
-    def failures(self) -> dict[str, int]:
-        """Return how often each list did not answer."""
+    def counts(self) -> dict[str, int]:
+        """Return how often each list did not answer, by zone."""
         return self._clients.failures | self._senders.failures
 
     async def _check_client(self, facts: Facts) -> Finding:

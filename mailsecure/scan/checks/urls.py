@@ -49,7 +49,7 @@ class UrlsCheck:
         listings = [each for found in answers for each in found]
         return Finding(judge_links((each.zone, each.about, each.score) for each in listings))
 
-    def failures(self) -> dict[str, int]:
+    def counts(self) -> dict[str, int]:
         """Return how often each list did not answer."""
         return self._lists.failures
 

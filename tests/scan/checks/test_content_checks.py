@@ -223,7 +223,7 @@ class LinkTests(CheckTestCase):
         self.clock.advance(LOOKUP_TIME)
         [symbol] = self.successResultOf(work)
         self.assertEqual(symbol.name, "URIBL_URI_TEST")
-        self.assertEqual(check.failures(), {"uri.test": 0, "black.test": 1})
+        self.assertEqual(check.counts(), {"uri.test": 0, "black.test": 1})
 
     def test_broken(self) -> None:
         """One that fails says nothing, either."""
