@@ -19,12 +19,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, Table, delete, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from .database import Database, Trouble, reason_of
-from .migrations import migrate
+from .migrations import NotUpgraded, migrate
 from .rows import LONGEST_NAME, Numbered, clean, names_of, rows_of
 from .schema import (
     TICK_BITS,
@@ -103,7 +102,7 @@ class Store:
                 migrate(connection)
             # Not before: nothing may interrupt a migration, which takes its time.
             self._connection = connection
-        except (SQLAlchemyError, CommandError) as error:
+        except (SQLAlchemyError, NotUpgraded) as error:
             self.close()
             raise Trouble(reason_of(error)) from error
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from sqlalchemy import Connection, inspect
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailsecure.records.api import Search
 from mailsecure.records.database import Database, Trouble
-from mailsecure.records.migrations import LATEST, head, migrate
+from mailsecure.records.migrations import LATEST, migrate, upgrading
+from mailsecure.records.migrations.upgrading import head
 from mailsecure.records.schema import METADATA
 from mailsecure.records.sqlite import Sqlite
 from mailsecure.records.store import Store
@@ -55,6 +57,19 @@ class MigrationContract:
             book = Book(self.make_once())
             book.write(message())
             book.close()
+
+    def test_nothing_to_run(self) -> None:
+        """Where the version is ours, alembic is not even asked."""
+        database = self.make()
+        with database.connect(database.engine()) as connection, connection.begin():
+            migrate(connection)
+        with (
+            database.connect(database.engine()) as connection,
+            connection.begin(),
+            mock.patch.object(upgrading, "upgrade") as upgrade,
+        ):
+            migrate(connection)
+        self.assertEqual(upgrade.mock_calls, [])
 
     def make_once(self) -> Database:
         """Return the same database each time."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from alembic import context
 
+from mailsecure.records.migrations import VERSION_TABLE
+
 connection = context.config.attributes["connection"]
 context.configure(
-    connection=connection, version_table="records_version", transaction_per_migration=False
+    connection=connection, version_table=VERSION_TABLE, transaction_per_migration=False
 )
 context.run_migrations()
