@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from configparser import ConfigParser
 from pathlib import Path
@@ -77,6 +78,7 @@ class Demo(LiveTestCase):
         """The lines that ask the daemon how it is."""
         self.assertIn("spool well", self.copied(".venv/bin/mailsecure status"))
         self.copied(".venv/bin/mailsecure queue")
+        self.copied(".venv/bin/mailsecure trace")
 
     def test_others_are_refused(self) -> None:
         """Everything but example.com is refused, even for this machine."""
@@ -88,7 +90,18 @@ class Demo(LiveTestCase):
     @needs(programs=["swaks"])
     def test_swaks(self) -> None:
         """The line for swaks."""
-        self.assertIn("250 2.0.0", self.copied("swaks"))
+        self.assertIn("250 2.0.0", self.copied("swaks --server"))
+        self.assertEqual(self.delivered(), 1)
+
+    @needs(programs=["swaks"])
+    def test_quarantine(self) -> None:
+        """The lines for what is held."""
+        self.assertIn("250 2.0.0", self.copied("swaks --attach"))
+        listed = self.copied(".venv/bin/mailsecure quarantine list")
+        held = re.search(r"\b[0-7][0-9A-HJKMNP-TV-Z]{12}\b", listed)
+        assert held is not None, listed
+        line = self.line(".venv/bin/mailsecure quarantine release").replace(" ID ", f" {held[0]} ")
+        subprocess.run(["/bin/sh", "-c", line], cwd=self.root, timeout=30, check=True)
         self.assertEqual(self.delivered(), 1)
 
     @needs(programs=["telnet"])

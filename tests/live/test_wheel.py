@@ -18,11 +18,12 @@ from typing import Any
 
 from tests.live import REQUIRED
 
-from .harness import ROOT, Gateway, LiveTestCase, shared
+from .harness import ROOT, Gateway, LiveTestCase, shared, until
 from .load import unique_message
 from .sinks import Maildir
 from .wire import send_message
 
+SPAM = b"Subject: x\r\n\r\nXJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X\r\n"
 SOURCES = ("mailsecure", "twisted", "setup.cfg", "setup.py", "pyproject.toml", "README.rst")
 
 
@@ -129,7 +130,6 @@ class Wheel(LiveTestCase):
             for name in zipfile.ZipFile(self.installed.wheel).namelist()
             if ".dist-info/" not in name
         ]
-        self.assertIn("twisted/plugins/mailsecure_plugin.py", names)
         self.assertIn("mailsecure/py.typed", names)
         ours = {
             str(path.relative_to(ROOT))
@@ -138,7 +138,7 @@ class Wheel(LiveTestCase):
         }
         self.assertEqual(
             {name for name in names if name.endswith(".py")},
-            ours | {"twisted/plugins/mailsecure_plugin.py"},
+            ours | {f"twisted/plugins/mailsecure_{name}.py" for name in ("checks", "plugin")},
         )
 
     def test_twistd(self) -> None:
@@ -171,3 +171,21 @@ class Wheel(LiveTestCase):
         maps = Path(f"/proc/{node.pid}/maps").read_text()
         self.assertIn(str(packages), maps)
         self.assertNotIn(str(ROOT / ".venv"), maps)
+
+    def test_judging(self) -> None:
+        """Its checks are found, its processes start, its history has its tables."""
+        node = InstalledGateway(
+            self.installed,
+            start=False,
+            domains="example.com = maildir:mail",
+            scan="checks = authentication attachments markers greylist",
+            greylist="pass_networks = 127.0.0.0/8",
+            relay="networks = 127.0.0.0/8",
+            records="enabled = yes",
+        )
+        self.addCleanup(node.close)
+        self.told(node)
+        node.start()
+        reply = send_message(node.address, SPAM, "me@example.com")
+        self.assertEqual(reply[:3], "554", reply)
+        until(lambda: node.status()["history"]["written"], "the history", 10, node.tail)
