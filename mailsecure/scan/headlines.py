@@ -52,9 +52,7 @@ def _decoded(raw: str) -> str:
     return " ".join(_CONTROL.sub(" ", text).split())[:_LONGEST]
 
 
-def _word(word: bytes | str, charset: str | None) -> str:
-    if isinstance(word, str):
-        return word
+def _word(word: bytes, charset: str | None) -> str:
     try:
         return word.decode(charset or "ascii", "replace")
     except LookupError:
