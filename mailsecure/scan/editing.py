@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ..errors import RemoteFault
 from .values import AddField, RemoveField
 
-__all__ = ["fields", "first_value", "prefixed_subject", "split", "values", "without"]
+__all__ = ["fields", "first_values", "prefixed_subject", "split", "without"]
 
 _NAME = re.compile(r"[!-9;-~]{1,70}")
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
@@ -42,16 +42,17 @@ def split(header: bytes) -> Iterator[tuple[bytes, str]]:
         at = stop
 
 
-def values(header: bytes, name: str) -> Iterator[str]:
-    """Yield the values of the fields called ``name`` (lower case), unfolded, from the top."""
-    for raw, found in split(header):
-        if found == name:
-            yield _unfolded(raw)
-
-
-def first_value(header: bytes, name: str) -> str:
-    """Return the first of them, or ""."""
-    return next(values(header, name), "")
+def first_values(header: bytes, names: Sequence[str]) -> list[str]:
+    """Return the value of the first field of each name (lower case), unfolded; "" for none."""
+    found = dict.fromkeys(names, "")
+    left = set(names)
+    for raw, name in split(header):
+        if name in left:
+            found[name] = _unfolded(raw)
+            left.discard(name)
+            if not left:
+                break
+    return list(found.values())
 
 
 def _unfolded(raw: bytes) -> str:
@@ -64,7 +65,8 @@ def without(header: bytes, edits: Iterable[RemoveField]) -> bytes:
     wanted: dict[str, list[RemoveField]] = {}
     for edit in edits:
         wanted.setdefault(edit.name.lower(), []).append(edit)
-    if not wanted:
+    low = header.lower()
+    if not any(name.encode() in low for name in wanted):
         return header
     kept = []
     seen: dict[str, int] = {}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from email.errors import HeaderParseError
 from email.header import decode_header
 
-from .editing import first_value
+from .editing import first_values
 
 __all__ = ["Headlines", "headlines"]
 
@@ -34,11 +34,8 @@ class Headlines:
 
 def headlines(header: bytes) -> Headlines:
     """Return what ``header``, a header section, is known by; "" where it says nothing."""
-    return Headlines(
-        _decoded(first_value(header, "subject")),
-        _decoded(first_value(header, "from")),
-        first_value(header, "message-id")[:_LONGEST].strip("<> "),
-    )
+    subject, author, name = first_values(header, ("subject", "from", "message-id"))
+    return Headlines(_decoded(subject), _decoded(author), name[:_LONGEST].strip("<> "))
 
 
 def _decoded(raw: str) -> str:
