@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 import time
@@ -34,6 +35,7 @@ __all__ = [
     "outcome_of",
     "print_json",
     "print_listing",
+    "print_message",
     "print_page",
     "write_content",
 ]
@@ -162,6 +164,34 @@ def write_content(octets: bytes) -> None:
         return
     text = octets.decode("utf-8", "surrogateescape").replace("\r\n", "\n")
     sys.stdout.write("\n".join(map(escape, text.split("\n"))))
+
+
+def print_message(
+    config: Path,
+    request: str,
+    arguments: dict[str, Any],
+    as_json: bool,
+    page: Callable[[dict[str, Any], str, float], Iterable[RenderableType]],
+) -> None:
+    """Print what a ``show`` request says of one message, or its content where it is ``full``.
+
+    ``page`` makes the page for people, of the result, the content, and Unix time now.
+    """
+    bare = bool(arguments.get("full")) and not as_json
+    content = b""
+    for word, value in asked(config, request, arguments):
+        if word == "item":
+            octets = base64.b64decode(value["content"])
+            if bare:
+                write_content(octets)
+            else:
+                content += octets
+            continue
+        text = content.decode("utf-8", "surrogateescape")
+        if as_json:
+            print_json(value | {"content": text})
+        elif not bare:
+            print_page(page(value, text, time.time()))
 
 
 def given(arguments: dict[str, Any]) -> dict[str, Any]:

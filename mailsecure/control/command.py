@@ -13,7 +13,6 @@ Nothing here imports Twisted: the command must be quick.
 
 from __future__ import annotations
 
-import base64
 import os
 import socket
 import sys
@@ -38,8 +37,8 @@ from .asking import (
     outcome_of,
     print_json,
     print_listing,
+    print_message,
     print_page,
-    write_content,
 )
 from .cluster_command import cluster
 from .dkim_command import dkim
@@ -240,18 +239,8 @@ def _listed(value: dict[str, Any]) -> str:
 @common
 def queue_show(config: Path, as_json: bool, id: str, full: bool) -> None:
     """Show one message: envelope, recipients, header; or its content."""
-    header = b""
-    for word, value in asked(config, "queue.show", {"id": id, "full": full}):
-        if word == "item":
-            octets = base64.b64decode(value["content"])
-            if full and not as_json:
-                write_content(octets)
-            else:
-                header += octets
-        elif as_json:
-            print_json(value | {"content": header.decode("utf-8", "surrogateescape")})
-        elif not full:
-            print_page(tables.shown(value, header.decode("utf-8", "surrogateescape"), time.time()))
+    arguments = {"id": id, "full": full}
+    print_message(config, "queue.show", arguments, as_json, tables.shown)
 
 
 def _action(verb: str, past: str, text: str) -> Decorated:

@@ -11,11 +11,11 @@ import pwd
 from pathlib import Path
 
 from ..scan.private_keys import key_record, new_key, written
+from .secrets import PRIVATE, write_secret
 from .wire import Kind, Refusal
 
 __all__ = ["make_key", "zone_lines"]
 
-_MODE = 0o600
 #: The longest string of a TXT record (RFC 1035 §3.3), here with some to spare.
 _STRING = 240
 
@@ -32,7 +32,7 @@ def make_key(path: Path, bits: int, user: str = "") -> str:
     except KeyError:
         owner = None
     try:
-        _write(path, written(key), (owner.pw_uid, owner.pw_gid) if owner else None)
+        write_secret(path, written(key), PRIVATE, (owner.pw_uid, owner.pw_gid) if owner else None)
     except FileExistsError:
         raise Refusal(
             Kind.USAGE,
@@ -53,19 +53,3 @@ def zone_lines(name: str, record: str) -> list[str]:
     if len(strings) == 1:
         return [f'{name}. IN TXT "{record}"']
     return [f"{name}. IN TXT (", *(f'    "{each}"' for each in strings), ")"]
-
-
-def _write(path: Path, pem: str, owner: tuple[int, int] | None) -> None:
-    """Write a file that is not there yet; half of one is removed again."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-            stream.write(pem)
-            os.fchmod(descriptor, _MODE)
-            if owner is not None:
-                os.fchown(descriptor, *owner)
-            stream.flush()
-            os.fsync(descriptor)
-    except OSError:
-        path.unlink()
-        raise

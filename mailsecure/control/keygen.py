@@ -20,11 +20,11 @@ from pathlib import Path
 from ..cluster.keyfile import read_keys
 from ..cluster.keys import KeyRing, format_keys, new_key
 from ..errors import LocalFault
+from .secrets import PRIVATE, write_secret
 from .wire import Kind, Refusal
 
 __all__ = ["keep_keys"]
 
-_MODE = 0o600
 _OWNER_ONLY = 0o700
 
 
@@ -53,7 +53,9 @@ def _made(path: Path, user: str) -> tuple[KeyRing, Sequence[str]]:
     except KeyError:
         owner = None
     try:
-        _write(path, ring, _MODE, (owner.pw_uid, owner.pw_gid) if owner else None)
+        write_secret(
+            path, format_keys(ring), PRIVATE, (owner.pw_uid, owner.pw_gid) if owner else None
+        )
     except FileExistsError:
         raise Refusal(
             Kind.USAGE,
@@ -115,28 +117,15 @@ def _replace(path: Path, ring: KeyRing) -> None:
         owner = (there.st_uid, there.st_gid)
         same = owner == (os.geteuid(), os.getegid())
         beside.unlink(missing_ok=True)
-        _write(beside, ring, there.st_mode & _OWNER_ONLY, None if same else owner)
+        write_secret(
+            beside, format_keys(ring), there.st_mode & _OWNER_ONLY, None if same else owner
+        )
         beside.replace(real)
         _keep(real.parent)
     except OSError as error:
         with suppress(OSError):
             beside.unlink()
         raise _unwritable(path, error) from None
-
-
-def _write(path: Path, ring: KeyRing, mode: int, owner: tuple[int, int] | None) -> None:
-    """Write a file that is not there yet; half of one is removed again."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-            stream.write(format_keys(ring))
-            if owner is not None:
-                os.fchown(descriptor, *owner)
-            stream.flush()
-            os.fsync(descriptor)
-    except OSError:
-        path.unlink()
-        raise
 
 
 def _keep(directory: Path) -> None:

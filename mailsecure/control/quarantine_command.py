@@ -6,7 +6,6 @@ one that is not there ends the command with exit code 66, and those before it ar
 
 from __future__ import annotations
 
-import base64
 import time
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,7 @@ from .asking import (
     outcome_of,
     print_json,
     print_listing,
-    print_page,
-    write_content,
+    print_message,
 )
 from .lines import escape
 from .wire import Kind, Refusal
@@ -91,20 +89,8 @@ def quarantine_list(config: Path, as_json: bool, **filters: Any) -> None:
 @common
 def quarantine_show(config: Path, as_json: bool, id: str, full: bool) -> None:
     """Show one message: why it is held, envelope, header; or its content."""
-    content = b""
-    for word, value in asked(config, "quarantine.show", {"id": id, "full": full}):
-        if word == "item":
-            octets = base64.b64decode(value["content"])
-            if full and not as_json:
-                write_content(octets)
-            else:
-                content += octets
-            continue
-        text = content.decode("utf-8", "surrogateescape")
-        if as_json:
-            print_json(value | {"content": text})
-        elif not full:
-            print_page(tables.held_page(value, text, time.time()))
+    arguments = {"id": id, "full": full}
+    print_message(config, "quarantine.show", arguments, as_json, tables.held_page)
 
 
 def _action(verb: str, past: str, text: str) -> Decorated:
