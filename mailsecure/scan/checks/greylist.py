@@ -213,7 +213,7 @@ class GreylistCheck:
             0.0,
             f"{state.value}, {seconds} s to wait",
             ScanAction.TEMPFAIL,
-            reply=f"4.7.1 Greylisted, come again in {seconds} seconds",
+            reply=f"4.7.1 Greylisted, come again in {seconds} second{'s' * (seconds != 1)}",
         )
         return Finding((symbol,))
 
