@@ -275,6 +275,17 @@ class ConditionTests(SynchronousTestCase):
             self.assertEqual(condition(), fitness)
 
 
+    def test_scanners(self):
+        """Who cannot judge mail puts it off: others should get it."""
+        spool = mock.Mock()
+        spool.health.return_value = mock.Mock(well=True)
+        judging = mock.Mock(return_value=False)
+        condition = Condition(spool, lambda: 0, lambda: False, judging)
+        self.assertEqual(condition(), Fitness.SCANNERS)
+        judging.return_value = True
+        self.assertEqual(condition(), Fitness.FIT)
+
+
 class OutwardTests(AssembleTestCase):
     """:class:`Outward`: the transports, made when first needed."""
 
