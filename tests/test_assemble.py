@@ -274,7 +274,6 @@ class ConditionTests(SynchronousTestCase):
             load.return_value = taken
             self.assertEqual(condition(), fitness)
 
-
     def test_scanners(self):
         """Who cannot judge mail puts it off: others should get it."""
         spool = mock.Mock()
