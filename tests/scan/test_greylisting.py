@@ -355,37 +355,49 @@ class Machine(RuleBasedStateMachine):
         self.terms = Terms(300.0, 2 * DAY, 36 * DAY, 0)
         self.nodes = [Greylist(self.terms, telling=True), Greylist(self.terms, telling=True)]
         self.now = NOW
-        self.first: dict[str, int] = {}
-        self.last: dict[str, int] = {}
+        #: Of each node: since when a key waits there, and when it was last used there.
+        self.first: list[dict[str, int]] = [{}, {}]
+        self.used: list[dict[str, int]] = [{}, {}]
+        #: When that was last told.
+        self.told: dict[str, int] = {}
 
-    @rule(seconds=st.sampled_from([0, 1, 299, 300, 3600, DAY, 3 * DAY, 40 * DAY]))
+    def knows(self, node, key):
+        used = self.used[node].get(key)
+        return used is not None and self.now - used <= self.terms.remember
+
+    @rule(seconds=st.sampled_from([0, 1, 299, 300, 3600, DAY, 3 * DAY, 36 * DAY]))
     def wait(self, seconds):
         self.now += seconds
 
     @rule(node=st.sampled_from([0, 1]), key=st.sampled_from("abc"))
     def come(self, node, key):
-        told = self.terms.remember / 50
-        if key in self.last and abs(self.now - self.last[key] - self.terms.remember) <= told:
-            # Where it came last knows until when to the second, the other node does not.
-            return
         ruling = self.nodes[node].ask(NET, key, self.now)
-        if key in self.last and self.now - self.last[key] > self.terms.remember:
-            del self.last[key]
-        if key in self.last:
+        first = self.first[node].get(key)
+        if self.knows(node, key):
             assert ruling.state is State.KNOWN
+            self.used[node][key] = self.now
             # That it is still used is told now and then only.
-            if self.now - self.last[key] > told:
-                self.last[key] = self.now
-        elif key not in self.first or self.now - self.first[key] > self.terms.retry_within:
+            if self.now - self.told[key] > self.terms.remember / 50:
+                self.tell_use(key)
+        elif first is None or self.now - first > self.terms.retry_within:
             assert ruling == Ruling(State.NEW, 300)
-            self.first[key] = self.now
-        elif self.now - self.first[key] < self.terms.delay:
-            assert ruling == Ruling(State.WAITING, 300 - (self.now - self.first[key]))
+            self.first[node][key] = self.now
+            if not self.knows(1 - node, key):
+                self.first[1 - node].setdefault(key, self.now)
+                if self.now - self.first[1 - node][key] > self.terms.retry_within:
+                    self.first[1 - node][key] = self.now
+        elif self.now - first < self.terms.delay:
+            assert ruling == Ruling(State.WAITING, 300 - (self.now - first))
         else:
             assert ruling.state is State.PASSED
-            del self.first[key]
-            self.last[key] = self.now
+            self.tell_use(key)
         self.nodes[1 - node].heard("x", self.nodes[node].news(99), False, self.now)
+
+    def tell_use(self, key):
+        self.told[key] = self.now
+        for node in (0, 1):
+            self.used[node][key] = self.now
+            self.first[node].pop(key, None)
 
     @invariant()
     def nobody_twice(self):
