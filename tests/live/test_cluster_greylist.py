@@ -27,7 +27,7 @@ class SharedTables(ClusterTestCase):
         each = {"scan": f"checks = {checks}", "relay": f"networks = {JUDGE}", **sections}
         cluster = self.own("a", "b", each=dict.fromkeys("ab", each))
         a, b = cluster["a"], cluster["b"]
-        until(lambda: a.peer("b")["link"]["up"] and b.peer("a")["link"]["up"], "links", 10)
+        until(lambda: a.linked("b") and b.linked("a"), "links", 10)
         return a, b
 
     def replies(self, node: Node, sender: str = "s@client.test", mails: int = 1) -> list[str]:
@@ -59,7 +59,7 @@ class SharedTables(ClusterTestCase):
         b.kill()
         b.directory.joinpath("state", "greylist.db").unlink(missing_ok=True)
         b.start()
-        until(lambda: b.peer("a")["link"]["up"], "the link", 10)
+        until(lambda: b.linked("a"), "the link", 10)
         time.sleep(TOLD)
         (reply,) = self.replies(b)
         self.assertTrue(reply.startswith("250"), reply)

@@ -80,7 +80,7 @@ class Limits(ClusterTestCase):
         self.refused(self.b)
         # Whoever comes back is told.
         self.a.start()
-        until(lambda: self.b.peer("a")["alive"] and self.b.peer("a")["link"]["up"], "a is back", 5)
+        until(lambda: self.b.linked("a"), "a is back", 5)
         time.sleep(TOLD)
         self.refused(self.a)
 

@@ -174,6 +174,11 @@ class Node(Gateway):
                 return dict(node)
         return {}
 
+    def linked(self, name: str) -> bool:
+        """Tell whether this node knows that one and its link to it is up."""
+        peer = self.peer(name)
+        return bool(peer and peer["alive"] and peer["link"] and peer["link"]["up"])
+
     def drops(self, reason: str) -> int:
         """Return how many datagrams were ignored for that reason."""
         return int(self.cluster()["drops"].get(reason, 0))
