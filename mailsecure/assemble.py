@@ -7,8 +7,9 @@ meet here and nowhere else.  The order of starting and stopping is :mod:`.life`'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import netifaces
 from twisted.internet.defer import Deferred
@@ -21,8 +22,6 @@ from .config.model import Config, Route, Topology
 from .control.api import Desk, Forwarding
 from .control.deeds import Deeds
 from .control.logfile import LogFile
-from .control.manhole import ManholeService
-from .control.metrics import Figures, MetricsService, process_gauges
 from .control.server import SOCKET_NAME, ControlService
 from .control.status import Status
 from .control.vitals import Vitals
@@ -34,8 +33,7 @@ from .delivery.transports import make_transport
 from .draining import Drain
 from .errors import LocalFault
 from .gateway.service import Gateway, GatewayParts
-from .life import Daemon, Parts
-from .records.service import RecordsService
+from .life import Bindable, Daemon, Parts
 from .scan.api import Line, Site
 from .scan.finding import find_makers
 from .scan.rehearsing import rehearse
@@ -49,6 +47,9 @@ from .spool.ids import IdSource
 from .spool.keeping import QuarantineKeeper
 from .spool.sqlite import SqliteSpool
 from .world import World
+
+if TYPE_CHECKING:
+    from .records.service import RecordsService
 
 __all__ = ["build"]
 
@@ -66,8 +67,7 @@ def build(config: Config, world: World, path: Path) -> Daemon:  # noqa: PLR0915 
     bodies = BodyStore(state, config.smtp.message_memory)
     routes = Routes(config.domains)
     out = Outward(world, config)
-    records = RecordsService(world, config.records, state, node.name)
-    recorder = records if config.records.enabled else None
+    records = make_records(config, world)
     scheduler = Scheduler(
         world=world,
         spool=spool,
@@ -77,7 +77,7 @@ def build(config: Config, world: World, path: Path) -> Daemon:  # noqa: PLR0915 
         hostname=node.hostname,
         ids=ids,
         counters=counters,
-        recorder=recorder,
+        recorder=records,
     )
 
     def load() -> int:
@@ -91,7 +91,7 @@ def build(config: Config, world: World, path: Path) -> Daemon:  # noqa: PLR0915 
         )
     line = None if cluster is None else lambda: cluster.sharing
     scanner = make_scanner(config, world, line, counters)
-    deeds = Deeds(world.wall, recorder)
+    deeds = Deeds(world.wall, records)
     keeper = QuarantineKeeper(world, spool, config.quarantine, deeds.expired)
     shared = cluster if config.cluster.topology is Topology.ACTIVE_ACTIVE else None
     gateway = Gateway(
@@ -107,7 +107,7 @@ def build(config: Config, world: World, path: Path) -> Daemon:  # noqa: PLR0915 
             verify_seal=None if shared is None else shared.verify_seal,
             line=line,
             scanner=scanner,
-            recorder=recorder,
+            recorder=records,
             peer_address=None if shared is None else lambda: own_place(config, world.kernel)[0],
         ),
         config,
@@ -141,7 +141,7 @@ def build(config: Config, world: World, path: Path) -> Daemon:  # noqa: PLR0915 
         cluster,
         drain,
         scanner.report,
-        None if recorder is None else records,
+        records,
     )
 
     def reconfigure(new: Config) -> None:
@@ -156,7 +156,8 @@ def build(config: Config, world: World, path: Path) -> Daemon:  # noqa: PLR0915 
         scheduler.reconfigure(routes, new.delivery)
         log.reconfigure(new.log)
         keeper.reconfigure(new.quarantine)
-        records.reconfigure(new.records)
+        if records is not None:
+            records.reconfigure(new.records)
         checks()
         if in_cluster is not None:
             in_cluster()
@@ -173,21 +174,27 @@ def build(config: Config, world: World, path: Path) -> Daemon:  # noqa: PLR0915 
         cluster,
         balance,
         drain,
-        recorder=recorder,
-        history=None if recorder is None else records,
+        recorder=records,
+        history=records,
         forwarding=Forwarding(node.hostname, ids, bodies, out.routable),
         rehearse=lambda asked: rehearse(scanner, asked),
         trusted=gateway.trusts,
     )
     control = ControlService(state / SOCKET_NAME, world, desk)
-    gauges = process_gauges(vitals) | {
-        "sessions": ("SMTP sessions open now.", gateway.count_sessions),
-        "draining": ("Whether this node is drained, or about to be.", lambda: int(drain.draining)),
-    }
-    figures = Figures(counters, gauges, cluster, balance, scanner.report)
-    metrics = [MetricsService(world, config.metrics.listen, figures, spool)] * bool(
-        config.metrics.listen
-    )
+    before: Sequence[Bindable] = ()
+    if config.metrics.listen:
+        # The web server and the figures' library are imported only where they are wanted.
+        from .control.metrics import Figures, MetricsService, process_gauges  # noqa: PLC0415
+
+        gauges = process_gauges(vitals) | {
+            "sessions": ("SMTP sessions open now.", gateway.count_sessions),
+            "draining": (
+                "Whether this node is drained, or about to be.",
+                lambda: int(drain.draining),
+            ),
+        }
+        figures = Figures(counters, gauges, cluster, balance, scanner.report)
+        before = [MetricsService(world, config.metrics.listen, figures, spool)]
     namespace = {
         "config": config,
         "world": world,
@@ -202,7 +209,6 @@ def build(config: Config, world: World, path: Path) -> Daemon:  # noqa: PLR0915 
         "balancer": balancer,
         "drain": drain,
     }
-    manhole = ManholeService(world, config.manhole, state, namespace)
     daemon = Daemon(
         Parts(
             config=config,
@@ -213,17 +219,39 @@ def build(config: Config, world: World, path: Path) -> Daemon:  # noqa: PLR0915 
             scheduler=scheduler,
             gateway=gateway,
             vitals=vitals,
-            before=metrics,
-            after=[control, manhole],
+            before=before,
+            after=[control, *make_manhole(config, world, namespace)],
             reconfigure=reconfigure,
             cluster=cluster,
             balancer=balancer,
             drain=drain,
-            services=[*[records] * (recorder is not None), scanner, keeper],
+            services=[*([] if records is None else [records]), scanner, keeper],
         )
     )
     namespace["daemon"] = daemon
     return daemon
+
+
+def make_records(config: Config, world: World) -> RecordsService | None:
+    """Return what keeps the history, None where there is none."""
+    if not config.records.enabled:
+        return None
+    # A tenth of a second that only the history needs.
+    from .records.service import RecordsService  # noqa: PLC0415
+
+    return RecordsService(world, config.records, config.node.state, config.node.name)
+
+
+def make_manhole(
+    config: Config, world: World, namespace: Mapping[str, object]
+) -> Sequence[Bindable]:
+    """Return the prompt inside the daemon; none where nobody asked for it."""
+    if not config.manhole.listen:
+        return ()
+    # See there: it imports much.
+    from .control.manhole import ManholeService  # noqa: PLC0415
+
+    return [ManholeService(world, config.manhole, config.node.state, namespace)]
 
 
 def make_scanner(

@@ -27,7 +27,7 @@ from .config.model import Config
 from .daemon.clock import use_monotonic_time
 from .errors import ConfigProblems, LocalFault
 from .resolver import DnsResolver, parse_server
-from .vip.netlink import LinuxKernel
+from .vip.api import Kernel
 from .world import World
 
 __all__ = ["Options", "makeService"]
@@ -80,5 +80,12 @@ def real_world(config: Config) -> World:
             [parse_server(server) for server in config.delivery.dns_servers],
             config.delivery.dns_timeout,
         ),
-        kernel=LinuxKernel(reactor) if config.cluster.key_file is not None else None,
+        kernel=None if config.cluster.key_file is None else _kernel(),
     )
+
+
+def _kernel() -> Kernel:
+    # Netlink's library takes longer to import than all of ours; only a cluster needs it.
+    from .vip.netlink import LinuxKernel  # noqa: PLC0415
+
+    return LinuxKernel(reactor)

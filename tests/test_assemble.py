@@ -1,6 +1,8 @@
 """Proves that every configuration makes a whole daemon, and that a reload reaches its parts."""
 
 import random
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -130,13 +132,26 @@ class BuildTests(AssembleTestCase):
         parts = build(read_config(path), self.world, path).parts
         self.assertEqual([str(route) for route in parts.config.domains.values()], [box])
         self.assertEqual([type(each) for each in parts.before], [MetricsService])
-        self.assertEqual(len(parts.after), 2)
+        self.assertEqual([type(each).__name__ for each in parts.after], ["ControlService"])
 
     def test_everything(self):
         """So is one with everything switched on."""
         parts = self.built(EVERYTHING).parts
         self.assertEqual(parts.config.node.name, "mx1")
         self.assertEqual([type(each) for each in parts.before], [MetricsService])
+        self.assertEqual(
+            [type(each).__name__ for each in parts.after], ["ControlService", "ManholeService"]
+        )
+
+    def test_what_is_off_costs_nothing(self):
+        """A start imports no library of what the ini did not ask for: time and memory."""
+        code = (
+            "import sys; import mailsecure.tap;"
+            " print(*sorted({'pyroute2', 'sqlalchemy', 'prometheus_client', 'twisted.conch',"
+            " 'twisted.web'} & set(sys.modules)))"
+        )
+        said = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+        self.assertEqual(said.stdout.strip(), b"", said)
 
     def test_the_least(self):
         """Without metrics nothing but SMTP listens before privileges are dropped."""
