@@ -8,6 +8,7 @@ meet here and nowhere else.  The order of starting and stopping is :mod:`.life`'
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -179,6 +180,9 @@ def build(config: Config, world: World, path: Path) -> Daemon:  # noqa: PLR0915 
         forwarding=Forwarding(node.hostname, ids, bodies, out.routable),
         rehearse=lambda asked: rehearse(scanner, asked),
         trusted=gateway.trusts,
+        node=node.name if cluster is not None else "",
+        line=line,
+        shared_history=shared_history(config),
     )
     control = ControlService(state / SOCKET_NAME, world, desk)
     before: Sequence[Bindable] = ()
@@ -240,6 +244,14 @@ def make_records(config: Config, world: World) -> RecordsService | None:
     from .records.service import RecordsService  # noqa: PLC0415
 
     return RecordsService(world, config.records, config.node.state, config.node.name)
+
+
+def shared_history(config: Config) -> str:
+    """Return what is the same at all nodes that write to one history; "" for a file of ours."""
+    place = config.records.database
+    if not config.records.enabled or not place.startswith("postgresql://"):
+        return ""
+    return sha256(place.encode()).hexdigest()
 
 
 def make_manhole(

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 
 from ..records.api import History, Recorder
+from ..scan.api import Line
 from ..scan.rehearsing import Rehearsal
 from ..spool.api import Filter, Spool
 from ..spool.body import BodyStore
@@ -147,3 +148,8 @@ class Desk:
     forwarding: Forwarding | None = None
     #: None where no history is kept.
     history: History | None = None
+    #: Our name in the cluster, and what leads to the other nodes; "" and None without one.
+    node: str = ""
+    line: Callable[[], Line] | None = None
+    #: The same at all nodes that write to one history; "" where it is this node's own.
+    shared_history: str = ""

@@ -31,12 +31,14 @@ __all__ = [
     "common",
     "given",
     "json_text",
+    "one_node",
     "outcome_for_file",
     "outcome_of",
     "print_json",
     "print_listing",
     "print_message",
     "print_page",
+    "tell_away",
     "write_content",
 ]
 
@@ -78,6 +80,18 @@ def common(command: Decorated) -> Decorated:
     ):
         command = option(command)
     return command
+
+
+#: For what is asked of all nodes of a cluster (:mod:`.everywhere`).
+one_node = click.option(
+    "--node", default="", metavar="NAME", help="In a cluster: this node only, not all."
+)
+
+
+def tell_away(done: dict[str, Any]) -> None:
+    """Say on stderr which nodes did not answer, and why."""
+    for node, why in sorted(done.get("away", {}).items()):
+        click.echo(f"Not asked: {escape(node)}, which {escape(why)}.", err=True)
 
 
 def asked(

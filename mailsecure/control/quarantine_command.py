@@ -20,10 +20,12 @@ from .asking import (
     common,
     given,
     json_text,
+    one_node,
     outcome_of,
     print_json,
     print_listing,
     print_message,
+    tell_away,
 )
 from .lines import escape
 from .wire import Kind, Refusal
@@ -68,6 +70,7 @@ _reason = click.option("--reason", default="", metavar="TEXT", help="Why; for th
 @_filtered("--reason", "--held-for")
 @click.option("--limit", type=click.IntRange(1), help="At most so many messages.")
 @click.option("--oldest-first", is_flag=True, help="The oldest first, not the newest.")
+@one_node
 @common
 def quarantine_list(config: Path, as_json: bool, **filters: Any) -> None:
     """List what is held, the newest first."""
@@ -81,15 +84,17 @@ def quarantine_list(config: Path, as_json: bool, **filters: Any) -> None:
     if not as_json:
         count, recipients = done["messages"], done["recipients"]
         click.echo(f"{count} messages, {recipients} recipients." if count else "No messages.")
+    tell_away(done)
 
 
 @quarantine.command("show")
 @click.argument("id")
 @click.option("--full", is_flag=True, help="The whole message, and nothing else.")
+@one_node
 @common
-def quarantine_show(config: Path, as_json: bool, id: str, full: bool) -> None:
+def quarantine_show(config: Path, as_json: bool, **options: Any) -> None:
     """Show one message: why it is held, envelope, header; or its content."""
-    arguments = {"id": id, "full": full}
+    arguments = given(options)
     print_message(config, "quarantine.show", arguments, as_json, tables.held_page)
 
 
@@ -99,26 +104,38 @@ def _action(verb: str, past: str, text: str) -> Decorated:
     def command(config: Path, as_json: bool, ids: tuple[str, ...], **options: Any) -> None:
         arguments = given(options)
         messages = recipients = 0
+        away: dict[str, str] = {}
         for each in [{"id": name} for name in ids] or [{}]:
             done = outcome_of(
                 config, f"quarantine.{verb}", arguments | each, timeout=_ACTION_TIMEOUT
             )
+            away |= done.get("away", {})
             if each and not done["messages"]:
-                raise Refusal(Kind.ABSENT, f"nothing in the quarantine to {verb} for {each['id']}")
+                raise Refusal(
+                    Kind.ABSENT,
+                    f"nothing in the quarantine to {verb} for {each['id']}",
+                    tuple(f"{node} {why}: it may have it." for node, why in sorted(away.items())),
+                )
             messages += done["messages"]
             recipients += done["recipients"]
         if as_json:
             print_json({"messages": messages, "recipients": recipients})
-            return
-        click.echo(
-            f"{messages} message{'s' * (messages != 1)} {past}, "
-            f"for {recipients} recipient{'s' * (recipients != 1)}."
-        )
+        else:
+            click.echo(
+                f"{messages} message{'s' * (messages != 1)} {past}, "
+                f"for {recipients} recipient{'s' * (recipients != 1)}."
+            )
+        if away:
+            raise Refusal(
+                Kind.BUSY,
+                "not all nodes have done it",
+                tuple(f"{node} {why}: do it again there." for node, why in sorted(away.items())),
+            )
 
     command.__doc__ = text
     everything = click.option("--all", "all", is_flag=True, help="All of it, if no filter.")
     command = click.argument("ids", nargs=-1, metavar="[ID]...")(
-        _filtered("--held-for")(_reason(everything(command)))
+        _filtered("--held-for")(_reason(everything(one_node(command))))
     )
     return quarantine.command(verb)(common(command))
 
@@ -132,15 +149,14 @@ _action("delete", "deleted", "Remove for good; nobody is told.")
 @click.argument("address")
 @_reason
 @click.option("--delete", is_flag=True, help="Remove it from the quarantine then.")
+@one_node
 @common
-def quarantine_forward(
-    config: Path, as_json: bool, id: str, address: str, reason: str, delete: bool
-) -> None:
+def quarantine_forward(config: Path, as_json: bool, **options: Any) -> None:
     """Send a copy, attached to a new message, to somebody who shall look at it."""
-    arguments = {"id": id, "address": address, "reason": reason, "delete": delete}
+    arguments = given(options)
     done = outcome_of(config, "quarantine.forward", arguments, timeout=_ACTION_TIMEOUT)
     if as_json:
         print_json(done)
         return
-    then = " and the original deleted" if delete else ""
+    then = " and the original deleted" if options["delete"] else ""
     click.echo(f"A copy is on its way as {escape(done['copy'])}{then}.")

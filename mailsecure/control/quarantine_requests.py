@@ -19,7 +19,7 @@ A filter is any of ``id``, ``recipients`` (a list), ``sender``, ``held_for`` (an
 reason, or of a symbol), ``subject``, ``since`` and ``older`` (ages in seconds); see
 :class:`mailsecure.spool.api.QuarantineFilter`.  ``reason`` is why the postmaster does it.
 What acts is refused without a filter unless ``all`` is true.  Every deed is logged, a line a
-message, and told to the history, with the uid and the name of who asked.
+message, and told to the history, with the name and the uid of who asked.
 
 What is released goes the way of all queued mail, without another scan: that is done before
 the queue.  :mod:`.requests` calls this.
@@ -46,10 +46,10 @@ from ..world import World
 from .api import Desk
 from .deeds import Deeds
 from .forwarding import address_of, forward
-from .showing import Send, facts_of, message_id, send_content
+from .showing import Asker, Send, facts_of, message_id, send_content
 from .wire import Kind, Refusal, only
 
-__all__ = ["QuarantineRequests"]
+__all__ = ["QuarantineRequests", "name_of"]
 
 _log = Logger(namespace="control")
 
@@ -70,7 +70,7 @@ class QuarantineRequests:
         self._world = world
         self._desk = desk
         self._deeds = Deeds(world.wall, desk.recorder)
-        self._known: dict[str, Callable[[_Arguments, int, Send], Awaitable[_Arguments]]] = {
+        self._known: dict[str, Callable[[_Arguments, Asker, Send], Awaitable[_Arguments]]] = {
             "quarantine.list": self._list,
             "quarantine.show": self._show,
             "quarantine.release": self._release,
@@ -79,20 +79,20 @@ class QuarantineRequests:
         }
 
     async def answer(
-        self, request: str, arguments: _Arguments, uid: int, send: Send
+        self, request: str, arguments: _Arguments, asker: Asker, send: Send
     ) -> dict[str, Any]:
-        """Do ``request`` for ``uid``; items go to ``send``, the result is returned.
+        """Do ``request`` for ``asker``; items go to ``send``, the result is returned.
 
         Raises :class:`Refusal`; LocalFault comes through.
         """
         answer = self._known.get(request)
         if answer is None:
             raise Refusal(Kind.USAGE, f"no such request: {request[:64]!r}")
-        return await answer(arguments, uid, send)
+        return await answer(arguments, asker, send)
 
     # -- looking
 
-    async def _list(self, arguments: _Arguments, uid: int, send: Send) -> dict[str, Any]:
+    async def _list(self, arguments: _Arguments, asker: Asker, send: Send) -> dict[str, Any]:
         wanted = self._filter(arguments, frozenset({"limit", "oldest_first"}))
         left = arguments.get("limit", 0) or 1 << 62
         if type(left) is not int or left < 0:
@@ -114,13 +114,14 @@ class QuarantineRequests:
             await deferLater(self._world.clock, 0)
         return {"messages": messages, "recipients": recipients}
 
-    async def _show(self, arguments: _Arguments, uid: int, send: Send) -> dict[str, Any]:
+    async def _show(self, arguments: _Arguments, asker: Asker, send: Send) -> dict[str, Any]:
         only(arguments, frozenset({"id", "full"}))
         held = await self._held(arguments)
         full = bool(arguments.get("full"))
         name = id_name(held.message.id)
         if full:
-            _log.info("content of {message} shown to uid {uid}", message=name, uid=uid)
+            who = await self._who(asker)
+            _log.info("content of {message} shown to {who}", message=name, who=who)
         await send_content(self._world, held.message.body, full, send)
         return _whole(held)
 
@@ -133,18 +134,18 @@ class QuarantineRequests:
 
     # -- acting
 
-    async def _release(self, arguments: _Arguments, uid: int, send: Send) -> dict[str, Any]:
-        return await self._act("release", arguments, uid)
+    async def _release(self, arguments: _Arguments, asker: Asker, send: Send) -> dict[str, Any]:
+        return await self._act("release", arguments, asker)
 
-    async def _delete(self, arguments: _Arguments, uid: int, send: Send) -> dict[str, Any]:
-        return await self._act("delete", arguments, uid)
+    async def _delete(self, arguments: _Arguments, asker: Asker, send: Send) -> dict[str, Any]:
+        return await self._act("delete", arguments, asker)
 
-    async def _act(self, verb: str, arguments: _Arguments, uid: int) -> dict[str, Any]:
+    async def _act(self, verb: str, arguments: _Arguments, asker: Asker) -> dict[str, Any]:
         wanted = self._filter(arguments, frozenset({"all", "reason"}))
         if wanted == QuarantineFilter() and arguments.get("all") is not True:
             raise Refusal(Kind.USAGE, f"{verb} without an id or a filter needs --all")
         reason = _reason(arguments)
-        who = await self._who(uid)
+        who = await self._who(asker)
         spool = self._desk.spool
         messages = recipients = 0
         after: QuarantineListing | None = None
@@ -177,13 +178,13 @@ class QuarantineRequests:
         )
         self._deeds.tell(freed, deed, who, reason, copy)
 
-    async def _who(self, uid: int) -> str:
+    async def _who(self, asker: Asker) -> str:
         """Return who asks, by name where there is one; names may come from a network."""
-        return await self._world.in_thread(_name_of, uid)
+        return asker if isinstance(asker, str) else await self._world.in_thread(name_of, asker)
 
     # -- forwarding
 
-    async def _forward(self, arguments: _Arguments, uid: int, send: Send) -> dict[str, Any]:
+    async def _forward(self, arguments: _Arguments, asker: Asker, send: Send) -> dict[str, Any]:
         only(arguments, frozenset({"id", "address", "reason", "delete"}))
         forwarding = self._desk.forwarding
         if forwarding is None:
@@ -191,7 +192,7 @@ class QuarantineRequests:
         to = address_of(arguments.get("address"), forwarding.routable)
         reason = _reason(arguments)
         held = await self._held(arguments)
-        who = await self._who(uid)
+        who = await self._who(asker)
         copy = await forward(self._world, self._desk.spool, forwarding, held, to, (who, reason))
         self._desk.scheduler.wake()
         self._tell(Freed(held.message.id, (to.mailbox,)), "forwarded", who, reason, copy)
@@ -220,7 +221,8 @@ class QuarantineRequests:
         )
 
 
-def _name_of(uid: int) -> str:
+def name_of(uid: int) -> str:
+    """Return the name of somebody on this machine, and the uid."""
     try:
         return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
     except KeyError:

@@ -40,7 +40,8 @@ def held(item: dict[str, Any], now: float) -> Iterator[str]:
         yield f"{_INDENT}{escape(_line(item['subject']))}"
     symbols = " ".join(escape(name) for name, _, _ in item["symbols"])
     why = escape(_line(item["reason"]))
-    yield _INDENT + (f"{why} ({symbols})" if symbols else why)
+    where = f", on {escape(item['node'])}" if item.get("node") else ""
+    yield _INDENT + (f"{why} ({symbols})" if symbols else why) + where
 
 
 def held_page(item: dict[str, Any], header: str, now: float) -> Iterator[RenderableType]:
@@ -50,6 +51,7 @@ def held_page(item: dict[str, Any], header: str, now: float) -> Iterator[Rendera
         message_facts(item, now, stored) + f"from      {escape(_line(item['from'])) or '-'}\n"
         f"subject   {escape(_line(item['subject'])) or '-'}\n"
         f"held      {escape(_line(item['reason']))}, score {item['score']:.1f}\n"
+        + (f"on        {escape(item['node'])}\n" if item.get("node") else "")
         + "".join(f"for       <{escape(each)}>\n" for each in item["recipients"])
     )
     if item["symbols"]:

@@ -11,7 +11,16 @@ from typing import Any
 
 import click
 
-from .asking import asked, common, json_text, outcome_of, print_json
+from .asking import (
+    asked,
+    common,
+    given,
+    json_text,
+    one_node,
+    outcome_of,
+    print_json,
+    tell_away,
+)
 from .moments import EXAMPLES, parse_moment
 from .records_tables import explained, traced
 from .tables import moment
@@ -52,14 +61,15 @@ class _Moment(click.ParamType):  # type: ignore[type-arg] # generic since click 
 @click.option(
     "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="The newest."
 )
+@one_node
 @common
-def trace(config: Path, as_json: bool, **given: Any) -> None:
+def trace(config: Path, as_json: bool, **options: Any) -> None:
     """Show the way of messages: session, checks, verdict, queue, deliveries.
 
     TEXT is any part of an address, subject or client, or a whole id or Message-ID.  All that
     is given must match, whatever the case.  The newest comes last.
     """
-    arguments = {name: value for name, value in given.items() if value}
+    arguments = given(options)
     for word, value in asked(config, "trace", arguments, _TIMEOUT):
         if word == "item":
             lines = [json_text(value)] if as_json else [*traced(value), ""]
@@ -75,17 +85,19 @@ def trace(config: Path, as_json: bool, **given: Any) -> None:
             )
         elif not value["found"] and not as_json:
             click.echo("Nothing was found.")
+        tell_away(value)
 
 
 @click.command()
 @click.argument("id")
+@one_node
 @common
-def why(config: Path, as_json: bool, id: str) -> None:
+def why(config: Path, as_json: bool, **arguments: Any) -> None:
     """Explain a verdict, symbol by symbol.
 
     ID is that of a message, also of a refused one, or of a session.
     """
-    found = outcome_of(config, "why", {"id": id}, _TIMEOUT)
+    found = outcome_of(config, "why", given(arguments), _TIMEOUT)
     if as_json:
         print_json(found)
         return

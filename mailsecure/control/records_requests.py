@@ -49,7 +49,6 @@ class RecordsRequests:
         self,
         request: str,
         arguments: _Arguments,
-        uid: int,
         send: Callable[[dict[str, Any]], Awaitable[None]],
     ) -> dict[str, Any]:
         """Do ``request``; items go to ``send``, the result is returned.  Raises Refusal."""

@@ -20,8 +20,9 @@ request          arguments                                   answer
 ``queue.bounce``  likewise, and ``reason``                   likewise
 ``scan``         see :mod:`.scan_requests`; the file comes beside the request
 ``cluster.…``    see :mod:`.cluster_requests`
-``quarantine.…``  see :mod:`.quarantine_requests`
-``trace``        see :mod:`.records_requests`
+``quarantine.…``  see :mod:`.quarantine_requests`; the other nodes are asked too, see
+                 :mod:`.everywhere`
+``trace``        see :mod:`.records_requests`; the other nodes are asked too
 ``why``          likewise
 ===============  ==========================================  ==============================
 
@@ -38,6 +39,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.task import deferLater
@@ -50,10 +52,11 @@ from ..spool.ids import MessageId, id_name
 from ..world import World
 from .api import Desk, Drain
 from .cluster_requests import ClusterRequests
-from .quarantine_requests import QuarantineRequests
+from .everywhere import Everywhere
+from .quarantine_requests import QuarantineRequests, name_of
 from .records_requests import RECORDS, RecordsRequests
 from .scan_requests import ScanRequests
-from .showing import Send, facts_of, message_id, send_content
+from .showing import Asker, Send, facts_of, message_id, send_content
 from .wire import Kind, Refusal, only
 
 __all__ = ["Requests", "Send"]
@@ -82,6 +85,14 @@ class Requests:
         self._scan = ScanRequests(desk.rehearse, desk.trusted)
         self._quarantine = QuarantineRequests(world, desk)
         self._records = RecordsRequests(desk.history)
+        self._everywhere = Everywhere(
+            world,
+            self._here,
+            partial(world.in_thread, name_of),
+            desk.node,
+            self._nodes,
+            desk.shared_history,
+        )
         self._known: dict[str, Callable[[_Arguments, int, Send], Awaitable[_Arguments]]] = {
             "ping": self._ping,
             "status": self._status,
@@ -104,19 +115,35 @@ class Requests:
             return await answer(arguments, uid, send)
         if request.startswith("cluster."):
             return self._cluster.answer(request, arguments, uid)
-        if request.startswith("quarantine."):
-            return await self._quarantine.answer(request, arguments, uid, send)
-        if request in RECORDS:
-            return await self._records.answer(request, arguments, uid, send)
+        if request.startswith("quarantine.") or request in RECORDS:
+            return await self._everywhere.answer(request, arguments, uid, send)
         verb = request.removeprefix("queue.")
         if verb in ("flush", "hold", "release", "delete", "bounce") and verb != request:
             return await self._act(verb, arguments, uid)
         raise Refusal(Kind.USAGE, f"no such request: {request[:64]!r}")
 
+    async def _here(
+        self, request: str, arguments: _Arguments, asker: Asker, send: Send
+    ) -> dict[str, Any]:
+        """Answer for this node, what may be asked of all (:mod:`.everywhere`)."""
+        if request in RECORDS:
+            return await self._records.answer(request, arguments, send)
+        return await self._quarantine.answer(request, arguments, asker, send)
+
+    def start(self) -> None:
+        """Ask other nodes, and answer them, from now on."""
+        if self._desk.line is not None:
+            self._everywhere.start(self._desk.line())
+
     async def scan(self, arguments: _Arguments, uid: int, descriptor: int | None) -> dict[str, Any]:
         """Judge the file behind ``descriptor``, which is closed afterwards."""
         _log.info("scan of a file asked for by uid {uid}", uid=uid)
         return await self._scan.answer(arguments, descriptor)
+
+    def _nodes(self) -> list[str]:
+        """Return the names of all nodes that the cluster knows."""
+        cluster = self._desk.cluster
+        return [] if cluster is None else [each["node"] for each in cluster.report()["nodes"]]
 
     async def _ping(self, arguments: _Arguments, uid: int, send: Send) -> dict[str, Any]:
         only(arguments, frozenset())

@@ -218,7 +218,7 @@ class ControlService(Service):
     def __init__(self, path: Path, world: World, desk: Desk) -> None:
         self.world = world
         self._path = path
-        requests = Requests(world, desk)
+        self._requests = requests = Requests(world, desk)
         self.answer = requests.answer
         self.scan = requests.scan
         self._port: IListeningPort | None = None
@@ -281,6 +281,7 @@ class ControlService(Service):
         except CannotListenError as problem:
             reason = getattr(problem.socketError, "strerror", None) or problem.socketError
             raise LocalFault(f"cannot listen on {path}: {reason}") from None
+        self._requests.start()
 
 
 def _remove_stale(path: Path) -> None:

@@ -16,10 +16,12 @@ from ..spool.ids import MessageId, parse_id
 from ..world import World
 from .wire import Kind, Refusal
 
-__all__ = ["Send", "facts_of", "message_id", "next_piece", "send_content"]
+__all__ = ["Asker", "Send", "facts_of", "message_id", "next_piece", "send_content"]
 
 #: Sends one item and waits until the client has room for more.
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+#: Who asks: a uid of this machine, or the name of somebody whom another node vouches for.
+Asker = int | str
 
 PIECE = 48 * 1024
 _MAX_HEADER = 256 * 1024

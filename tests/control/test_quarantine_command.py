@@ -156,7 +156,7 @@ class QuarantineCommandTests(SynchronousTestCase):
             "\nSubject: \\udcff\\x1b\n",
         ):
             self.assertIn(text, out)
-        self.assertEqual(self.asked[0], ("quarantine.show", {"id": NAME, "full": False}))
+        self.assertEqual(self.asked[0], ("quarantine.show", {"id": NAME}))
         _, out, _ = self.run_main("show", NAME, "--json")
         self.assertEqual(json.loads(out)["content"], "Subject: \udcff\x1b\r\n")
 
@@ -196,13 +196,42 @@ class QuarantineCommandTests(SynchronousTestCase):
         self.assertEqual(err, f"mailsecure: nothing in the quarantine to release for {SHOWN}\n")
         self.assertEqual(self.run_main("release", "--sender", "nobody@x")[0], 0)
 
+    def test_of_all_nodes(self):
+        """Where something is held is told, and which node could not be asked."""
+        self.answers = [
+            ("item", item(node="b\x1b")),
+            ("done", {"messages": 1, "recipients": 1, "away": {"c": "has \x1bgone"}}),
+        ]
+        code, out, err = self.run_main("list", "--node", "b")
+        self.assertEqual((code, self.asked[-1]), (0, ("quarantine.list", {"node": "b"})))
+        self.assertIn("score of 22.5 (DKIM_FAIL VIRUS), on b\\x1b\n1 messages", out)
+        self.assertEqual(err, "Not asked: c, which has \\x1bgone.\n")
+        self.shown(b"Subject: x\r\n", node="b")
+        self.assertIn("\non        b\n", self.run_main("show", NAME)[1])
+
+    def test_not_all_nodes_did_it(self):
+        """What was done is told, and the exit code says that it was not all."""
+        self.answers = [
+            ("done", {"messages": 2, "recipients": 3, "away": {"c": "does not answer"}})
+        ]
+        code, out, err = self.run_main("release", "--sender", "a@example.org")
+        self.assertEqual((code, out), (75, "2 messages released, for 3 recipients.\n"))
+        self.assertEqual(
+            err,
+            "mailsecure: not all nodes have done it\n  c does not answer: do it again there.\n",
+        )
+        self.answers = [("done", {"messages": 0, "recipients": 0, "away": {"c": "has gone"}})]
+        code, _, err = self.run_main("delete", NAME)
+        self.assertEqual(code, 66)
+        self.assertIn("\n  c has gone: it may have it.\n", err)
+
     def test_forward(self):
         self.answers = [("done", {"copy": "06B3K2M4N5P6R", "deleted": 0})]
         self.assertEqual(
             self.run_main("forward", NAME, "admin@example.com", "--reason", "look"),
             (0, "A copy is on its way as 06B3K2M4N5P6R.\n", ""),
         )
-        arguments = {"id": NAME, "address": "admin@example.com", "reason": "look", "delete": False}
+        arguments = {"id": NAME, "address": "admin@example.com", "reason": "look"}
         self.assertEqual(self.asked[-1], ("quarantine.forward", arguments))
         out = self.run_main("forward", NAME, "admin@example.com", "--delete")[1]
         self.assertIn("and the original deleted", out)

@@ -202,7 +202,7 @@ class QuarantineRequestsTests(SynchronousTestCase):
         self.assertEqual(
             b"".join(_decoded(each["content"]) for each in items), CONTENT + b"x" * 100_000
         )
-        self.assertEqual(self.logged, [f"content of {name} shown to uid 7"])
+        self.assertEqual(self.logged, [f"content of {name} shown to alice (uid 7)"])
 
     def test_queue_show_knows_where_it_is(self):
         name = self.hold()
