@@ -14,7 +14,7 @@ from ..units import format_octets, format_seconds
 from .lines import escape
 from .tables import age, moment
 
-__all__ = ["explained", "traced"]
+__all__ = ["counted", "explained", "traced"]
 
 _ACTIONS = [action.value for action in ScanAction]
 #: Symbols and recipients that one line names.
@@ -168,6 +168,19 @@ def _clock(when: float, day: float) -> str:
 
 def _score(score: float) -> str:
     return f"{score:.10g}"
+
+
+def counted(found: _Item) -> Iterator[str]:
+    """Yield the lines of ``trace --count``."""
+    counts = [(action, found["messages"].get(action, 0)) for action in _ACTIONS]
+    refusals = sorted(found["refusals"].items())
+    counts += [(f"{escape(stage.lower())} refused", number) for stage, number in refusals]
+    counts.append(("session without mail", found["sessions"]))
+    for word, number in counts:
+        if number:
+            yield f"{number:>9,}  {word}"
+    if not any(number for _, number in counts):
+        yield "Nothing was found."
 
 
 # -- why

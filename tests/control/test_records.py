@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailsecure.control import asking, command, records_requests
 from mailsecure.control.records_command import _ACTIONS, _STAGES
-from mailsecure.control.records_requests import ACTIONS, MOST, STAGES
+from mailsecure.control.records_requests import ACTIONS, MOST, MOST_COUNTED, STAGES
 from mailsecure.control.records_tables import explained, traced
 from mailsecure.control.requests import Requests
 from mailsecure.control.wire import Kind, Refusal
@@ -132,6 +132,10 @@ class FakeHistory:
             raise self.fault
         return self.items
 
+    async def count(self, search):
+        self.asked.append(search)
+        return {"messages": {}, "refusals": {}, "sessions": 1, "unfinished": 0.0}
+
     async def message(self, id):
         self.asked.append(id)
         if self.fault:
@@ -189,6 +193,13 @@ class RequestTests(SynchronousTestCase):
     def test_defaults(self):
         self.successResultOf(self.ask("trace"))
         self.assertEqual(self.history.asked, [Search()])
+
+    def test_count(self):
+        done = self.successResultOf(self.ask("count", client="192.", action="reject"))
+        self.assertEqual((done["sessions"], done["unfinished"]), (1, None))
+        wanted = Search(client="192.", action="reject", limit=MOST_COUNTED)
+        self.assertEqual(self.history.asked, [wanted])
+        self.assertEqual(self.refusal("count", limit=3).kind, Kind.USAGE)
 
     def test_beginning_of_an_id(self):
         self.successResultOf(self.ask("trace", id=NAME[:8]))
@@ -468,6 +479,25 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(asked.pop("until") - asked.pop("since"), 86400)
         wanted = {"subject": "s", "client": "192.", "id": "X", "action": "refused", "limit": 3}
         self.assertEqual(asked, wanted)
+        more = {"helo": "pc", "symbol": "EICAR", "reply": "4711", "stage": "connect"}
+        options = [word for name, value in more.items() for word in (f"--{name}", value)]
+        self.assertEqual(self.run_main("trace", *options)[0], 0)
+        self.assertEqual(self.asked[1][1], more | {"limit": 50})
+
+    def test_count(self):
+        self.items = []
+        self.done = {"messages": {"reject": 3, "accept": 1200}, "refusals": {"RCPT": 7, EVIL: 1}}
+        self.done |= {"sessions": 2, "unfinished": None}
+        code, out, err = self.run_main("trace", "--count", "--client", "192.0.2.0/24")
+        self.assertEqual((code, err, self.asked), (0, "", [("count", {"client": "192.0.2.0/24"})]))
+        lines = ["    1,200  accept", "        3  reject", "        7  rcpt refused"]
+        lines += [f"        1  {SHOWN} refused", "        2  session without mail"]
+        self.assertEqual(out.splitlines(), lines)
+        self.assertEqual(json.loads(self.run_main("trace", "--count", "--json")[1]), self.done)
+        self.done["unfinished"] = NOON
+        self.assertIn("Counted back to 2026-11-22 12:00", self.run_main("trace", "--count")[1])
+        self.done = {"messages": {}, "refusals": {}, "sessions": 0, "unfinished": None}
+        self.assertEqual(self.run_main("trace", "--count")[1], "Nothing was found.\n")
 
     def test_json(self):
         self.items = [named(message(subject=EVIL))]
@@ -493,6 +523,15 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(code, 64)
         self.assertIn("yesterday", err)
         self.assertEqual(self.run_main("trace", "--action", "explode")[0], 64)
+        for options, said in (
+            (["--from", ""], "it is empty"),
+            ([" "], "it is empty"),
+            (["--since", "2126-01-01"], "still to come"),
+            (["--since", "10h", "--until", "12h"], "--until is before --since"),
+        ):
+            code, _, err = self.run_main("trace", *options)
+            self.assertEqual(code, 64)
+            self.assertIn(said, err)
         self.assertEqual(self.asked, [])
 
     def test_why(self):

@@ -339,6 +339,32 @@ class Contract:
             found = [each["time"] - NOON for each in self.book.reader.trace(Search(**asked))]
             self.assertEqual(found, which, asked)
 
+    def test_count(self) -> None:
+        """Messages by action, refusals by stage, sessions without either."""
+        self.fill()
+        self.book.write(session(70, messages=0, client="192.0.2.1"))
+        counted = self.book.reader.count
+        whole = counted(Search(limit=1000))
+        self.assertEqual(whole["messages"], {"accept": 4, "quarantine": 1})
+        self.assertEqual((whole["refusals"], whole["unfinished"]), ({"rcpt": 2}, 0.0))
+        some = counted(Search(client="192.0.2.1", limit=1000))
+        self.assertEqual((some["messages"], some["refusals"], some["sessions"]),
+                         ({"accept": 3, "quarantine": 1}, {}, 1))  # fmt: skip
+        few = counted(Search(limit=2))
+        self.assertEqual((few["messages"], few["refusals"]), ({"accept": 1}, {"rcpt": 1}))
+        self.assertTrue(NOON + DAY - 1 < few["unfinished"] < NOON + DAY + 1)
+        nothing = counted(Search(sender="nobody"))
+        self.assertEqual((nothing["messages"], nothing["sessions"]), ({}, 0))
+
+    def test_one_kind_reaches_further_back(self) -> None:
+        """Older refusals fill the answer: it is still said that messages were not looked at."""
+        self.book.write(*[message(100 + each) for each in range(50)])
+        self.book.write(*[refusal(each) for each in range(20)])
+        stopped = searching.Found([id_at(149)], id_at(120))
+        with mock.patch.object(searching.Searcher, "messages", lambda searcher: stopped):
+            found = self.book.reader.trace(Search(limit=10))
+        self.assertEqual(found[-1], {"kind": "unfinished", "time": NOON + 120})
+
     def test_the_newest(self) -> None:
         """What is beyond the limit is older; everything comes the newest first."""
         self.book.write(
