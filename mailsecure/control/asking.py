@@ -9,8 +9,8 @@ import base64
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,16 +19,18 @@ from rich.console import Console, RenderableType
 
 from ..config.model import Node
 from ..config.reader import read_ini
-from ..units import parse_seconds
+from ..errors import RemoteFault
+from ..spool.ids import parse_id
 from .client import ask
 from .lines import escape
 from .wire import SOCKET_NAME, Kind, Refusal
 
 __all__ = [
+    "ACTION_TIMEOUT",
     "Decorated",
-    "Duration",
     "asked",
     "common",
+    "done_to",
     "given",
     "json_text",
     "one_node",
@@ -44,24 +46,13 @@ __all__ = [
 
 CONFIG = Path("/etc/mailsecure.ini")
 _PIPE_WIDTH = 200
+#: Seconds that a deed may take.
+ACTION_TIMEOUT = 600.0
 #: How often a listing is shown while it arrives, in seconds.
 _FLUSH = 0.2
 
 #: A function that click makes a command of, or has made one of.
 Decorated: TypeAlias = Callable[..., Any]
-
-
-class Duration(click.ParamType):  # type: ignore[type-arg] # generic since click 8.2
-    """A duration as in the ini."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Return the seconds."""
-        try:
-            return parse_seconds(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 def common(command: Decorated) -> Decorated:
@@ -108,6 +99,56 @@ def outcome_of(
     return _outcome(asked(config, request, arguments, timeout))
 
 
+@dataclass
+class Done:
+    """What was done: the sums of what was counted, and what was not done."""
+
+    sums: dict[str, int] = field(default_factory=dict)
+    #: Ids to which there was nothing to do.
+    absent: list[str] = field(default_factory=list)
+    #: Nodes that did not answer, and why.
+    away: dict[str, str] = field(default_factory=dict)
+
+    def insist(self, nothing: str) -> None:
+        """Raise Refusal if that was not all; ``nothing`` says what there was nothing of."""
+        missing = sorted(f"{node} {why}" for node, why in self.away.items())
+        if self.absent:
+            text = f"{nothing} for {', '.join(self.absent)}"
+            raise Refusal(Kind.ABSENT, text, tuple(f"{each}: it may have it." for each in missing))
+        if missing:
+            hints = tuple(f"{each}: do it again there." for each in missing)
+            raise Refusal(Kind.BUSY, "not all nodes have done it", hints)
+
+
+def done_to(
+    config: Path, request: str, arguments: dict[str, Any], ids: Sequence[str], counted: str
+) -> Done:
+    """Have something done to each of ``ids``, or once to what ``arguments`` choose.
+
+    To an id there was nothing to do where ``counted`` is 0.  One that is none is refused before
+    anything is done.
+    """
+    for name in ids:
+        _check_id(name)
+    whole = Done()
+    for each in [{"id": name} for name in dict.fromkeys(ids)] or [{}]:
+        done = outcome_of(config, request, arguments | each, timeout=ACTION_TIMEOUT)
+        whole.away |= done.pop("away", {})
+        if each and not done[counted]:
+            whole.absent.append(each["id"])
+        for name, number in done.items():
+            whole.sums[name] = whole.sums.get(name, 0) + number
+    return whole
+
+
+def _check_id(name: str) -> None:
+    try:
+        parse_id(name)
+    except RemoteFault:
+        text = f"{name!r} is no message id: it has 13 letters and digits"
+        raise Refusal(Kind.USAGE, text) from None
+
+
 def outcome_for_file(
     config: Path, request: str, arguments: dict[str, Any], descriptor: int, timeout: float
 ) -> dict[str, Any]:
@@ -145,10 +186,18 @@ def json_text(value: dict[str, Any], indent: int | None = None) -> str:
     return json.dumps(value, indent=indent).replace("\x7f", "\\u007f")
 
 
+class _Console(Console):
+    """Leaves a closed pipe to :func:`~.command.main`, where rich would end with 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Called while the exception is handled; have it go on."""
+        raise  # noqa: PLE0704 - in rich's except clause
+
+
 def print_page(page: Iterable[RenderableType]) -> None:
     """Print with rich; wide and plain where it is not a terminal."""
     width = None if sys.stdout.isatty() else _PIPE_WIDTH
-    console = Console(width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    console = _Console(width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
     for each in page:
         console.print(each)
 

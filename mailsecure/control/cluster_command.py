@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from ..config.reader import read_ini
-from .asking import Duration, common, outcome_of, print_json, print_page
+from .asking import common, outcome_of, print_json, print_page
 from .cluster_tables import cluster_page, unwell, weights
+from .given import Duration
 from .lines import escape
 
 __all__ = ["cluster"]

@@ -32,6 +32,7 @@ from .asking import (
     Decorated,
     asked,
     common,
+    done_to,
     given,
     json_text,
     outcome_of,
@@ -43,6 +44,7 @@ from .asking import (
 from .cluster_command import cluster
 from .dkim_command import dkim
 from .drain_command import drain, undrain
+from .given import Part
 from .lines import escape
 from .quarantine_command import quarantine
 from .records_command import trace, why
@@ -51,7 +53,6 @@ from .wire import Kind, Refusal
 
 __all__ = ["main"]
 
-_ACTION_TIMEOUT = 600.0
 _STATUS_TIMEOUT = 10.0
 
 
@@ -85,7 +86,7 @@ def _filtered(command: Decorated) -> Decorated:
         ("recipient", "ADDRESS", "A recipient, or @domain."),
         ("sender", "ADDRESS", "A sender, or @domain."),
     ):
-        command = click.option(f"--{name}", default="", metavar=metavar, help=text)(command)
+        command = click.option(f"--{name}", type=Part(), metavar=metavar, help=text)(command)
     return command
 
 
@@ -247,21 +248,19 @@ def _action(verb: str, past: str, text: str) -> Decorated:
     """Define the command ``queue VERB``; ``past`` says what happened to recipients."""
 
     def command(config: Path, as_json: bool, ids: tuple[str, ...], **options: Any) -> None:
-        arguments = given(options)
-        recipients = 0
-        for each in [{"id": name} for name in ids] or [{}]:
-            done = outcome_of(config, f"queue.{verb}", arguments | each, timeout=_ACTION_TIMEOUT)
-            if each and not done["recipients"]:
-                raise Refusal(Kind.ABSENT, f"nothing in the queue to {verb} for {each['id']}")
-            recipients += done["recipients"]
+        done = done_to(config, f"queue.{verb}", given(options), ids, "recipients")
+        recipients = done.sums["recipients"]
         if as_json:
             print_json({"recipients": recipients})
-        else:
+        elif recipients or not ids:
             click.echo(f"{recipients} recipient{'s' * (recipients != 1)} {past}.")
+        done.insist(f"nothing in the queue to {verb}")
 
     command.__doc__ = text
     everything = click.option("--all", "all", is_flag=True, help="The whole queue, if no filter.")
-    command = click.argument("ids", nargs=-1, metavar="[ID]...")(_filtered(everything(command)))
+    command = click.argument("ids", nargs=-1, type=Part(), metavar="[ID]...")(
+        _filtered(everything(command))
+    )
     if verb == "bounce":
         command = click.option("--reason", default="", help="What the senders are told.")(command)
     return queue.command(verb)(common(command))

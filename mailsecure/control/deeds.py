@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..records.api import Recorder
-from ..records.values import DeedEvent
-from ..spool.api import Freed
+from ..records.values import DeedEvent, own_message
+from ..spool.api import Freed, NewMessage
+from ..spool.ids import id_name
 
 __all__ = ["Deeds"]
 
@@ -32,6 +33,20 @@ class Deeds:
             self.recorder.tell(
                 DeedEvent(freed.id, self.wall(), deed, who, reason, freed.recipients, copy)
             )
+
+    def copied(self, copy: NewMessage, hostname: str, subject: str) -> None:
+        """Tell of a copy, which is a message of its own: what becomes of it is found so."""
+        if self.recorder is not None:
+            event = own_message(
+                copy.id,
+                copy.arrived,
+                f"{id_name(copy.id)}@{hostname}",
+                f"postmaster@{hostname}",
+                copy.envelope.recipients[0].mailbox,
+                copy.body.octets,
+                subject,
+            )
+            self.recorder.tell(event)
 
     def expired(self, freed: Freed, reason: str) -> None:
         """Tell that a message was deleted by the quarantine's own bounds."""

@@ -14,7 +14,8 @@ from typing import Any
 import click
 
 from ..units import format_seconds
-from .asking import Duration, common, outcome_of, print_json
+from .asking import common, outcome_of, print_json
+from .given import Duration
 from .lines import escape
 
 __all__ = ["drain", "undrain"]

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from .lines import escape
 
-__all__ = ["Cover", "boundary_of", "head", "tail"]
+__all__ = ["Cover", "boundary_of", "head", "subject_of", "tail"]
 
 #: RFC 5322 §2.1.1 allows 998 octets a line; a character has 4 at most.
 _MOST_CHARACTERS = 240
@@ -50,6 +50,11 @@ def boundary_of(name: str, chance: int) -> str:
     return f"=_{name}_{chance:016x}"
 
 
+def subject_of(original: str, hostname: str) -> str:
+    """Return the subject of a copy of ``original``."""
+    return f"Message {original} from the quarantine of {hostname}"
+
+
 def head(cover: Cover, boundary: str) -> bytes:
     """Return all that stands before the original."""
     text = "".join(f"{line}\r\n" for line in _text(cover))
@@ -59,7 +64,7 @@ def head(cover: Cover, boundary: str) -> bytes:
         f"Date: {cover.date}",
         f"From: Quarantine of {cover.hostname} <postmaster@{cover.hostname}>",
         f"To: <{cover.to}>",
-        f"Subject: Message {cover.original} from the quarantine of {cover.hostname}",
+        f"Subject: {subject_of(cover.original, cover.hostname)}",
         f"Message-ID: <{cover.name}@{cover.hostname}>",
         "Auto-Submitted: auto-generated",
         "MIME-Version: 1.0",

@@ -7,6 +7,7 @@ the links (:mod:`.questions`), and makes one answer of theirs and its own:
 * ``quarantine.list``: one listing, in the order that was wanted.
 * ``trace``: the newest of all.  What several know, because they write to one database, is there
   once; a node that writes to the same as we do is not asked for it again.
+* ``count``: all of theirs together.
 * ``why``, ``quarantine.show``, ``.forward``, and ``.release`` or ``.delete`` with an id: it is done
   where the message is.
 * ``.release`` and ``.delete`` with a filter: done everywhere.
@@ -39,10 +40,14 @@ __all__ = ["Everywhere", "Here"]
 Here = Callable[[str, dict[str, Any], Asker, Send], Coroutine[Deferred[Any], Any, dict[str, Any]]]
 _Arguments = dict[str, Any]
 
-_HISTORY = frozenset({"trace", "why"})
+_HISTORY = frozenset({"trace", "count", "why"})
 _BY_ID = frozenset({"why", "quarantine.show", "quarantine.forward"})
 _ACTING = frozenset({"quarantine.release", "quarantine.delete"})
 _KNOWN = _HISTORY | _BY_ID | _ACTING | {"quarantine.list"}
+_NOTHING: dict[str, dict[str, Any]] = {
+    "trace": {"found": 0, "unfinished": None},
+    "count": {"messages": {}, "refusals": {}, "sessions": 0, "unfinished": None},
+}
 _BITS = 32
 
 
@@ -90,6 +95,8 @@ class Everywhere:
         asked = self._asked(request, arguments, uid, await self._who(uid), name)
         if request == "trace":
             return await asked.trace(send)
+        if request == "count":
+            return await asked.count()
         if request == "quarantine.list":
             return await asked.list(send)
         if request in _ACTING:
@@ -130,7 +137,7 @@ class Everywhere:
         besides = arguments.pop("besides", "") if request in _HISTORY else ""
         if besides and besides == self._common:
             # All that we know it has found.
-            if request == "trace":
-                return {"found": 0, "unfinished": None}
+            if request in _NOTHING:
+                return _NOTHING[request]
             raise Refusal(Kind.ABSENT, "nothing else is known here")
         return await self._here(request, arguments, who, send)

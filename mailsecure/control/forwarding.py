@@ -20,7 +20,7 @@ from ..smtp.envelope import Arrival, Envelope, Recipient
 from ..smtp.grammar import parse_path
 from ..spool.api import Body, NewMessage, QuarantinedMessage, Spool
 from ..spool.body import BodyBuilder, FileBody, MemoryBody
-from ..spool.ids import MessageId, id_name
+from ..spool.ids import id_name
 from ..world import World
 from .api import Forwarding
 from .enclosing import Cover, boundary_of, head, tail
@@ -55,8 +55,8 @@ async def forward(
     held: QuarantinedMessage,
     to: Recipient,
     why: tuple[str, str],
-) -> MessageId:
-    """Have a copy for ``to`` in the queue; return its id.  ``why`` is who asks, and why.
+) -> NewMessage:
+    """Have a copy for ``to`` in the queue; return it.  ``why`` is who asks, and why.
 
     Raises LocalFault where there is no room or no disk; then there is no copy.
     """
@@ -83,13 +83,14 @@ async def forward(
         utf8 = not to.mailbox.isascii() or (cover.utf8 and cover.eight_bit)
         envelope = Envelope("", (to,), cover.eight_bit or not start.isascii(), utf8)
         arrival = Arrival(facts={"forwarded": id_name(original.id), "by": why[0]})
-        await spool.accept(NewMessage(copy, envelope, arrival, now, body, now))
+        message = NewMessage(copy, envelope, arrival, now, body, now)
+        await spool.accept(message)
     finally:
         if body is None:
             builder.discard()
         else:
             body.release()
-    return copy
+    return message
 
 
 async def _copy(world: World, body: Body, builder: BodyBuilder) -> bool:

@@ -7,6 +7,7 @@ so.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
@@ -95,6 +96,30 @@ class Asked:
             await send(item)
         return {
             "found": len(newest),
+            "unfinished": max(unfinished, default=None),
+            "away": self._away,
+        }
+
+    async def count(self) -> dict[str, Any]:
+        """Return how much all know of; what several know counts once for each."""
+        answers = self._answers()
+        sums: dict[str, Counter[str]] = {"messages": Counter(), "refusals": Counter()}
+        sessions, unfinished = 0, []
+        for node, answer in answers.items():
+            try:
+                _, found = await answer.next()
+            except (PeerAway, Refusal) as trouble:
+                self._miss(node, trouble)
+                continue
+            for name, counts in sums.items():
+                counts.update(found[name])
+            sessions += found["sessions"]
+            unfinished += [found["unfinished"]] if found["unfinished"] else []
+        if set(answers) <= set(self._away):
+            raise self._nobody()
+        return {
+            **{name: dict(counts) for name, counts in sums.items()},
+            "sessions": sessions,
             "unfinished": max(unfinished, default=None),
             "away": self._away,
         }

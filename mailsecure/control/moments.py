@@ -1,7 +1,8 @@
 """Moments as people say them: ``8h``, ``yesterday``, ``2026-11-30 08:15`` (pure).
 
 All is UTC, as everything that the commands show, unless an offset is given.  A day may be a
-beginning or an end: ``--since yesterday --until yesterday`` is the whole of it.
+beginning or an end: ``--since yesterday --until yesterday`` is the whole of it.  A time of
+day is the last one that was: who says ``23:15`` after midnight means yesterday's.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def parse_moment(text: str, now: float, end: bool = False) -> float:
     if match := _CLOCK.fullmatch(words):
         hour, minute, second = (int(part or 0) for part in match.groups())
         if hour < 24 and minute < 60 and second < 60:
-            return (today + timedelta(hours=hour, minutes=minute, seconds=second)).timestamp()
+            clock = today + timedelta(hours=hour, minutes=minute, seconds=second)
+            return (clock if clock.timestamp() <= now else clock - _DAY).timestamp()
     try:
         return now - parse_seconds(words)
     except ValueError:

@@ -1,7 +1,7 @@
 """``mailsecure quarantine``: see, release, delete and forward what is held.
 
-The daemon does it (:mod:`.quarantine_requests`).  Several ids are done one after the other;
-one that is not there ends the command with exit code 66, and those before it are done.
+The daemon does it (:mod:`.quarantine_requests`).  Several ids are done one after the other,
+all of them; where one is not there the exit code is 66, and that id is named.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import click
 
 from . import quarantine_tables as tables
 from .asking import (
+    ACTION_TIMEOUT,
     Decorated,
-    Duration,
     asked,
     common,
+    done_to,
     given,
     json_text,
     one_node,
@@ -27,12 +28,10 @@ from .asking import (
     print_message,
     tell_away,
 )
+from .given import Age, Part
 from .lines import escape
-from .wire import Kind, Refusal
 
 __all__ = ["quarantine"]
-
-_ACTION_TIMEOUT = 600.0
 
 
 @click.group()
@@ -40,34 +39,31 @@ def quarantine() -> None:
     """See and command what is held."""
 
 
-def _filtered(*held_for: str) -> Decorated:
-    """Add the options that choose what is held; ``held_for`` are the names of one of them."""
-
-    def add(command: Decorated) -> Decorated:
-        for names, kind, metavar, text in (
-            (("--older",), Duration(), "AGE", "What came longer ago than this: 7d."),
-            (("--since",), Duration(), "AGE", "What came within this time: 2h."),
-            (("--subject",), str, "TEXT", "Any part of the subject."),
-            ((*held_for, "held_for"), str, "TEXT", "Any part of why it is held, or a symbol."),
-            (("--sender",), str, "ADDRESS", "A sender, @domain, or any part; <> for none."),
-        ):
-            command = click.option(*names, type=kind, metavar=metavar, help=text)(command)
-        return click.option(
-            "--recipient",
-            "recipients",
-            multiple=True,
-            metavar="ADDRESS",
-            help="A recipient, @domain, or any part; may be given several times.",
-        )(command)
-
-    return add
+def _filtered(command: Decorated) -> Decorated:
+    """Add the options that choose what is held."""
+    for names, kind, metavar, text in (
+        (("--older",), Age(), "AGE", "What came longer ago than this: 7d."),
+        (("--since",), Age(), "AGE", "What came within this time: 2h, or since yesterday."),
+        (("--subject",), Part(), "TEXT", "Any part of the subject."),
+        (("--held-for",), Part(), "TEXT", "Any part of why it is held, or a symbol."),
+        (("--sender",), Part(), "ADDRESS", "A sender, @domain, or any part; <> for none."),
+    ):
+        command = click.option(*names, type=kind, metavar=metavar, help=text)(command)
+    return click.option(
+        "--recipient",
+        "recipients",
+        type=Part(),
+        multiple=True,
+        metavar="ADDRESS",
+        help="A recipient, @domain, or any part; may be given several times.",
+    )(command)
 
 
 _reason = click.option("--reason", default="", metavar="TEXT", help="Why; for the history.")
 
 
 @quarantine.command("list")
-@_filtered("--reason", "--held-for")
+@_filtered
 @click.option("--limit", type=click.IntRange(1), help="At most so many messages.")
 @click.option("--oldest-first", is_flag=True, help="The oldest first, not the newest.")
 @one_node
@@ -102,40 +98,21 @@ def _action(verb: str, past: str, text: str) -> Decorated:
     """Define the command ``quarantine VERB``; ``past`` says what happened."""
 
     def command(config: Path, as_json: bool, ids: tuple[str, ...], **options: Any) -> None:
-        arguments = given(options)
-        messages = recipients = 0
-        away: dict[str, str] = {}
-        for each in [{"id": name} for name in ids] or [{}]:
-            done = outcome_of(
-                config, f"quarantine.{verb}", arguments | each, timeout=_ACTION_TIMEOUT
-            )
-            away |= done.get("away", {})
-            if each and not done["messages"]:
-                raise Refusal(
-                    Kind.ABSENT,
-                    f"nothing in the quarantine to {verb} for {each['id']}",
-                    tuple(f"{node} {why}: it may have it." for node, why in sorted(away.items())),
-                )
-            messages += done["messages"]
-            recipients += done["recipients"]
+        done = done_to(config, f"quarantine.{verb}", given(options), ids, "messages")
+        messages, recipients = done.sums.get("messages", 0), done.sums.get("recipients", 0)
         if as_json:
             print_json({"messages": messages, "recipients": recipients})
-        else:
+        elif messages or not ids:
             click.echo(
                 f"{messages} message{'s' * (messages != 1)} {past}, "
                 f"for {recipients} recipient{'s' * (recipients != 1)}."
             )
-        if away:
-            raise Refusal(
-                Kind.BUSY,
-                "not all nodes have done it",
-                tuple(f"{node} {why}: do it again there." for node, why in sorted(away.items())),
-            )
+        done.insist(f"nothing in the quarantine to {verb}")
 
     command.__doc__ = text
     everything = click.option("--all", "all", is_flag=True, help="All of it, if no filter.")
-    command = click.argument("ids", nargs=-1, metavar="[ID]...")(
-        _filtered("--held-for")(_reason(everything(one_node(command))))
+    command = click.argument("ids", nargs=-1, type=Part(), metavar="[ID]...")(
+        _filtered(_reason(everything(one_node(command))))
     )
     return quarantine.command(verb)(common(command))
 
@@ -154,7 +131,7 @@ _action("delete", "deleted", "Remove for good; nobody is told.")
 def quarantine_forward(config: Path, as_json: bool, **options: Any) -> None:
     """Send a copy, attached to a new message, to somebody who shall look at it."""
     arguments = given(options)
-    done = outcome_of(config, "quarantine.forward", arguments, timeout=_ACTION_TIMEOUT)
+    done = outcome_of(config, "quarantine.forward", arguments, timeout=ACTION_TIMEOUT)
     if as_json:
         print_json(done)
         return

@@ -45,6 +45,7 @@ from ..spool.ids import id_name
 from ..world import World
 from .api import Desk
 from .deeds import Deeds
+from .enclosing import subject_of
 from .forwarding import address_of, forward
 from .showing import Asker, Send, facts_of, message_id, send_content
 from .wire import Kind, Refusal, only
@@ -195,13 +196,15 @@ class QuarantineRequests:
         who = await self._who(asker)
         copy = await forward(self._world, self._desk.spool, forwarding, held, to, (who, reason))
         self._desk.scheduler.wake()
-        self._tell(Freed(held.message.id, (to.mailbox,)), "forwarded", who, reason, copy)
+        original, hostname = held.message.id, forwarding.hostname
+        self._tell(Freed(original, (to.mailbox,)), "forwarded", who, reason, copy.id)
+        self._deeds.copied(copy, hostname, subject_of(id_name(original), hostname))
         deleted = 0
         if arguments.get("delete") is True:
-            for each in await self._desk.spool.delete_quarantined([held.message.id]):
+            for each in await self._desk.spool.delete_quarantined([original]):
                 self._tell(each, "deleted", who, reason)
                 deleted += len(each.recipients)
-        return {"copy": id_name(copy), "deleted": deleted}
+        return {"copy": id_name(copy.id), "deleted": deleted}
 
     # -- arguments
 

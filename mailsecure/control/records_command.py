@@ -5,13 +5,13 @@ Both ask the running daemon, like every command (:mod:`.command`).
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 import click
 
 from .asking import (
+    Decorated,
     asked,
     common,
     given,
@@ -21,8 +21,9 @@ from .asking import (
     print_json,
     tell_away,
 )
-from .moments import EXAMPLES, parse_moment
-from .records_tables import explained, traced
+from .given import Moment, Part
+from .moments import EXAMPLES
+from .records_tables import counted, explained, traced
 from .tables import moment
 
 __all__ = ["trace", "why"]
@@ -30,46 +31,52 @@ __all__ = ["trace", "why"]
 #: Seconds; a search takes no more than 20, but others may be before it.
 _TIMEOUT = 120.0
 _ACTIONS = ("accept", "tag", "quarantine", "tempfail", "reject", "discard", "refused")
+_STAGES = ("connect", "command", "mail", "rcpt", "data")
+_FOREVER = float("inf")
 
 
-class _Moment(click.ParamType):  # type: ignore[type-arg] # generic since click 8.2
-    """A time as people say it."""
-
-    name = "time"
-
-    def __init__(self, end: bool) -> None:
-        self._end = end
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Return Unix seconds."""
-        try:
-            return parse_moment(value, time.time(), self._end)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+def _options(command: Decorated) -> Decorated:
+    """Add what a search may be given."""
+    for names, kind, metavar, text in (
+        (("--stage",), click.Choice(_STAGES), None, "Where what was no message was refused."),
+        (("--action",), click.Choice(_ACTIONS), None, "What was done; refused: no message."),
+        (("--until",), Moment(True), "TIME", "Likewise; a day is its end."),
+        (("--since",), Moment(False), "TIME", f"UTC: {EXAMPLES}."),
+        (("--id",), Part(), "ID", "Of a message or session, or its beginning."),
+        (("--reply",), Part(), "PART", "Part of a reply, ours or the next hop's."),
+        (("--symbol",), Part(), "NAME", "A symbol of the verdict, or how it begins."),
+        (("--helo",), Part(), "PART", "Part of what the client called itself."),
+        (("--client",), Part(), "PART", "Part of the client's IP or name, or a network."),
+        (("--subject",), Part(), "PART", "Part of the subject."),
+        (("--to", "recipient"), Part(), "PART", "Part of a recipient."),
+        (("--from", "sender"), Part(), "PART", "Part of the sender; <> none."),
+    ):
+        command = click.option(*names, type=kind, metavar=metavar, help=text)(command)
+    return command
 
 
 @click.command()
-@click.argument("text", default="")
-@click.option("--from", "sender", default="", metavar="PART", help="Part of the sender; <> none.")
-@click.option("--to", "recipient", default="", metavar="PART", help="Part of a recipient.")
-@click.option("--subject", default="", metavar="PART", help="Part of the subject.")
-@click.option("--client", default="", metavar="PART", help="Part of the client's IP or name.")
-@click.option("--id", default="", metavar="ID", help="Of a message or session, or its beginning.")
-@click.option("--since", type=_Moment(False), metavar="TIME", help=f"UTC: {EXAMPLES}.")
-@click.option("--until", type=_Moment(True), metavar="TIME", help="Likewise; a day is its end.")
-@click.option("--action", type=click.Choice(_ACTIONS), help="What was done; refused: no message.")
+@click.argument("text", type=Part(), required=False)
+@_options
 @click.option(
     "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="The newest."
 )
+@click.option("--count", is_flag=True, help="Only say how many, by what was done.")
 @one_node
 @common
-def trace(config: Path, as_json: bool, **options: Any) -> None:
+def trace(config: Path, as_json: bool, count: bool, **options: Any) -> None:
     """Show the way of messages: session, checks, verdict, queue, deliveries.
 
     TEXT is any part of an address, subject or client, or a whole id or Message-ID.  All that
     is given must match, whatever the case.  The newest comes last.
     """
     arguments = given(options)
+    if arguments.get("since", 0) > arguments.get("until", _FOREVER):
+        raise click.UsageError("--until is before --since: there is nothing between them")
+    if count:
+        del arguments["limit"]
+        _count(config, as_json, arguments)
+        return
     for word, value in asked(config, "trace", arguments, _TIMEOUT):
         if word == "item":
             lines = [json_text(value)] if as_json else [*traced(value), ""]
@@ -77,15 +84,32 @@ def trace(config: Path, as_json: bool, **options: Any) -> None:
                 click.echo(line)
             continue
         if value["unfinished"]:
-            back = moment(value["unfinished"])
-            click.echo(
-                f"Searched back to {back} only, then time ran out: narrow it down, or say"
-                f" --until {back[:10]}T{back[11:19]}.",
-                err=as_json,
-            )
+            _say_unfinished("Searched", value["unfinished"], as_json)
         elif not value["found"] and not as_json:
             click.echo("Nothing was found.")
         tell_away(value)
+
+
+def _count(config: Path, as_json: bool, arguments: dict[str, Any]) -> None:
+    found = outcome_of(config, "count", arguments, _TIMEOUT)
+    tell_away(found)
+    if as_json:
+        print_json(found)
+        return
+    for line in counted(found):
+        click.echo(line)
+    if found["unfinished"]:
+        _say_unfinished("Counted", found["unfinished"], False)
+
+
+def _say_unfinished(done: str, since: float, as_json: bool) -> None:
+    back = moment(since)
+    why = ", then time ran out" if done == "Searched" else ""
+    click.echo(
+        f"{done} back to {back} only{why}: narrow it down, or say"
+        f" --until {back[:10]}T{back[11:19]}.",
+        err=as_json,
+    )
 
 
 @click.command()

@@ -4,10 +4,13 @@
 request          arguments                                    answer
 ===============  ===========================================  =================================
 ``trace``        any of ``text``, ``sender``, ``recipient``,  an item for each message, refusal
-                 ``subject``, ``client``, ``id`` (or its      or session, the newest last;
-                 beginning), ``since`` and ``until`` (Unix    ``found``, and ``unfinished``:
-                 seconds), ``action``; ``limit``              null, or Unix seconds before
-                                                              which nothing was looked at
+                 ``subject``, ``client``, ``helo``,           or session, the newest last;
+                 ``reply``, ``symbol``, ``id`` (or its        ``found``, and ``unfinished``:
+                 beginning), ``since`` and ``until`` (Unix    null, or Unix seconds before
+                 seconds), ``action``, ``stage``; ``limit``   which nothing was looked at
+``count``        the same, without ``limit``                  ``messages`` by action,
+                                                              ``refusals`` by stage,
+                                                              ``sessions``, ``unfinished``
 ``why``          ``id``: of a message or a session            the item
 ===============  ===========================================  =================================
 
@@ -19,23 +22,30 @@ found is sent while the client reads, so a long answer takes no more memory than
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from ..config.scanning import ScanAction
 from ..errors import RemoteFault
-from ..records.api import History, RecordsAway, Search
+from ..records.api import History, RecordsAway, Search, TooWide
 from ..spool.ids import MessageId, id_name, parse_id
 from .wire import Kind, Refusal, only
 
-__all__ = ["ACTIONS", "RECORDS", "RecordsRequests"]
+__all__ = ["ACTIONS", "RECORDS", "STAGES", "RecordsRequests"]
 
-RECORDS = frozenset({"trace", "why"})
+RECORDS = frozenset({"trace", "count", "why"})
+#: Where a command may have been refused.
+STAGES = ("connect", "command", "mail", "rcpt", "data")
 #: What may be asked for as ``action``.
 ACTIONS = (*(action.value for action in ScanAction), "refused")
 MOST = 10_000
+#: What is counted at most: a search of this size takes some seconds.
+MOST_COUNTED = 200_000
 _LONGEST = 200
 _LETTERS = 13
-_TEXTS = ("text", "sender", "recipient", "subject", "client")
+_TEXTS = ("text", "sender", "recipient", "subject", "client", "helo", "reply", "symbol")
+#: Of which the brackets around an address in the log, or in a header field, are no part.
+_ADDRESSES = frozenset({"text", "sender", "recipient"})
 _Arguments = dict[str, Any]
 
 
@@ -57,9 +67,13 @@ class RecordsRequests:
         try:
             if request == "why":
                 return await self._why(self._history, arguments)
+            if request == "count":
+                return await self._count(self._history, arguments)
             return await self._trace(self._history, arguments, send)
         except RecordsAway as away:
             raise Refusal(Kind.UNAVAILABLE, str(away)) from None
+        except TooWide as wide:
+            raise Refusal(Kind.USAGE, str(wide)) from None
 
     @staticmethod
     async def _trace(
@@ -76,6 +90,13 @@ class RecordsRequests:
         return {"found": len(found), "unfinished": unfinished}
 
     @staticmethod
+    async def _count(history: History, arguments: _Arguments) -> dict[str, Any]:
+        if "limit" in arguments:
+            raise Refusal(Kind.USAGE, "what is counted has no limit")
+        found = await history.count(replace(_search(arguments), limit=MOST_COUNTED))
+        return found | {"unfinished": found["unfinished"] or None}
+
+    @staticmethod
     async def _why(history: History, arguments: _Arguments) -> dict[str, Any]:
         only(arguments, frozenset({"id"}))
         wanted = _id(arguments.get("id"))
@@ -86,13 +107,13 @@ class RecordsRequests:
 
 
 def _search(arguments: _Arguments) -> Search:
-    only(arguments, frozenset({*_TEXTS, "id", "since", "until", "action", "limit"}))
+    only(arguments, frozenset({*_TEXTS, "id", "since", "until", "action", "stage", "limit"}))
     values: dict[str, Any] = {}
     for name in _TEXTS:
         value = arguments.get(name, "")
         if not isinstance(value, str) or len(value) > _LONGEST:
             raise Refusal(Kind.USAGE, f"{name} is text of up to {_LONGEST} characters")
-        values[name] = value.strip()
+        values[name] = _bare(value) if name in _ADDRESSES else value.strip()
     for name in ("since", "until"):
         value = arguments.get(name, 0)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e11:
@@ -101,11 +122,19 @@ def _search(arguments: _Arguments) -> Search:
     limit = arguments.get("limit", 50)
     if type(limit) is not int or not 0 < limit <= MOST:
         raise Refusal(Kind.USAGE, f"limit is a whole number up to {MOST}")
-    action = arguments.get("action", "")
-    if action and action not in ACTIONS:
-        raise Refusal(Kind.USAGE, f"the action is one of {', '.join(ACTIONS)}")
+    for name, known in (("action", ACTIONS), ("stage", STAGES)):
+        values[name] = arguments.get(name, "")
+        if values[name] and values[name] not in known:
+            raise Refusal(Kind.USAGE, f"the {name} is one of {', '.join(known)}")
     first, last = _range(arguments["id"]) if arguments.get("id") else (0, 0)
-    return Search(**values, id=first, last_id=last, action=action, limit=limit)
+    return Search(**values, id=first, last_id=last, limit=limit)
+
+
+def _bare(text: str) -> str:
+    """Return an address without its brackets; ``<>`` is itself."""
+    text = text.strip()
+    inner = text[1:-1]
+    return inner if text == f"<{inner}>" and inner else text
 
 
 def _id(name: object) -> MessageId:

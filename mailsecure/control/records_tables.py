@@ -14,7 +14,7 @@ from ..units import format_octets, format_seconds
 from .lines import escape
 from .tables import age, moment
 
-__all__ = ["explained", "traced"]
+__all__ = ["counted", "explained", "traced"]
 
 _ACTIONS = [action.value for action in ScanAction]
 #: Symbols and recipients that one line names.
@@ -41,7 +41,8 @@ def _message(item: _Item) -> Iterator[str]:
     if item["subject"]:
         yield f"    subject   {escape(item['subject'])}"
     if item["message_id"]:
-        yield f"    named     {escape(item['message_id'])}, {format_octets(item['octets'])}"
+        name = escape(item["message_id"].strip("<>"))
+        yield f"    named     <{name}>, {format_octets(item['octets'])}"
     if item["session"]:
         yield from _session(item["session"])
     elif item["client"]:
@@ -51,8 +52,8 @@ def _message(item: _Item) -> Iterator[str]:
         yield f"    judged    {_symbols(item['symbols'])} in {format_seconds(item['seconds'])}"
     if item["reply"]:
         yield f"    answered  {escape(item['reply'])}"
-    happened = [(each["time"], _attempt(each)) for each in item["attempts"]]
-    happened += [(each["time"], _deed(each)) for each in item["deeds"]]
+    happened = [(each["time"], _deed(each)) for each in item["deeds"]]
+    happened += _attempts(item["attempts"], item["time"])
     for when, text in sorted(happened):
         yield f"    {_clock(when, item['time'])}  {text}"
 
@@ -61,13 +62,22 @@ def _refusal(item: _Item) -> Iterator[str]:
     what = "connection refused" if item["stage"] == "connect" else f"{item['stage']} refused"
     session = item["session"] or "-"
     yield f"{session:13}  {moment(item['time'])}  {escape(what)}"
-    if item["stage"] != "connect":
-        yield _from_to(item | {"recipients": [{"recipient": item["recipient"], "action": ""}]})
-    yield f"    client    {_client(item)}{_node(item)}"
+    yield from _whose(item)
+    yield f"    client    {_client(item)}{_helo(item)}{_node(item)}"
     if item["symbols"]:
         yield f"    judged    {_symbols(item['symbols'])}"
     reason = f" ({escape(item['reason'])})" if item["reason"] else ""
     yield f"    answered  {escape(item['reply'])}{reason}"
+
+
+def _whose(item: _Item) -> Iterator[str]:
+    """Yield for whom a refused command was, where it names anybody."""
+    if item["stage"] == "connect":
+        return
+    if item["recipient"]:
+        yield _from_to(item | {"recipients": [{"recipient": item["recipient"], "action": ""}]})
+    elif item["sender"]:
+        yield f"    from      <{escape(item['sender'])}>"
 
 
 def _session(item: _Item) -> Iterator[str]:
@@ -122,10 +132,25 @@ def _symbols(symbols: Sequence[_Item]) -> str:
     return ", ".join(words) + (f" +{more}" if more else "")
 
 
+def _attempts(attempts: Sequence[_Item], day: float) -> Iterator[tuple[float, str]]:
+    """Yield when and what; recipients to whom the same happened in a second share a line."""
+    shared: dict[tuple[str, str], tuple[float, list[str]]] = {}
+    for each in attempts:
+        key = _clock(each["time"], day), _attempt(each)
+        _, recipients = shared.setdefault(key, (each["time"], []))
+        recipients.append(f"<{escape(each['recipient'])}>")
+    for (_, text), (when, recipients) in shared.items():
+        more = len(recipients) - _MOST
+        yield (
+            when,
+            ", ".join(recipients[:_MOST]) + (f" +{more}" if more > 0 else "") + f" {text}",
+        )
+
+
 def _attempt(item: _Item) -> str:
     to = f" to {escape(item['next_hop'])}" if item["next_hop"] else ""
     reply = escape(" ".join(item["reply"].split()))
-    return f"<{escape(item['recipient'])}> {item['status']}{to} after {age(item['delay'])}: {reply}"
+    return f"{item['status']}{to} after {age(item['delay'])}: {reply}"
 
 
 def _deed(item: _Item) -> str:
@@ -143,6 +168,19 @@ def _clock(when: float, day: float) -> str:
 
 def _score(score: float) -> str:
     return f"{score:.10g}"
+
+
+def counted(found: _Item) -> Iterator[str]:
+    """Yield the lines of ``trace --count``."""
+    counts = [(action, found["messages"].get(action, 0)) for action in _ACTIONS]
+    refusals = sorted(found["refusals"].items())
+    counts += [(f"{escape(stage.lower())} refused", number) for stage, number in refusals]
+    counts.append(("session without mail", found["sessions"]))
+    for word, number in counts:
+        if number:
+            yield f"{number:>9,}  {word}"
+    if not any(number for _, number in counts):
+        yield "Nothing was found."
 
 
 # -- why
@@ -169,8 +207,7 @@ def explained(item: _Item) -> Iterator[str]:
 
 def _refused(item: _Item) -> Iterator[str]:
     yield f"{moment(item['time'])}  {escape(item['stage'])} was refused"
-    if item["stage"] != "connect":
-        yield _from_to(item | {"recipients": [{"recipient": item["recipient"], "action": ""}]})
+    yield from _whose(item)
     yield from _symbol_lines(item["symbols"])
     if item["reason"]:
         yield f"    reason    {escape(item['reason'])}"

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from ..counters import Counters
 from ..errors import LocalFault
 from ..records.api import Recorder
-from ..records.values import DeedEvent, MessageEvent
+from ..records.values import DeedEvent, MessageEvent, own_message
 from ..spool.api import Body, NewMessage, QueuedMessage
 from ..spool.ids import IdSource, id_name
 from ..world import World
@@ -71,23 +71,13 @@ class Notices:
     def _notice_event(self, notice: NewMessage, sender: str) -> MessageEvent:
         """Return what the history is told of a message of ours."""
         hostname = self.settings.hostname
-        return MessageEvent(
-            id=notice.id,
-            session="",
-            time=notice.arrived,
-            client="",
-            client_name="",
-            helo="",
-            reverse_path="",
-            header_from=f"MAILER-DAEMON@{hostname}",
-            subject="",
-            message_id=f"<{id_name(notice.id)}@{hostname}>",
-            octets=notice.body.octets,
-            score=0.0,
-            action="accept",
-            reply="",
-            seconds=0.0,
-            recipients=((sender, "accept"),),
+        return own_message(
+            notice.id,
+            notice.arrived,
+            f"{id_name(notice.id)}@{hostname}",
+            f"MAILER-DAEMON@{hostname}",
+            sender,
+            notice.body.octets,
         )
 
     def _drop(self, message: QueuedMessage, reports: Sequence[Report]) -> None:

@@ -13,11 +13,15 @@ from typing import Any, Protocol
 from ..errors import LocalFault
 from .values import Event
 
-__all__ = ["History", "NullRecorder", "Recorder", "RecordsAway", "Search"]
+__all__ = ["History", "NullRecorder", "Recorder", "RecordsAway", "Search", "TooWide"]
 
 
 class RecordsAway(LocalFault):
     """The database cannot be asked now."""
+
+
+class TooWide(LocalFault):
+    """A search names more than can be looked for."""
 
 
 class Recorder(Protocol):
@@ -40,10 +44,13 @@ class Search:
 
     ``sender``, ``recipient``, ``subject`` and ``client`` are any part, whatever the case;
     ``text`` is any part of any of these, or a whole Message-ID, or a whole id.  ``sender``
-    looks at the reverse-path and the From field; ``<>`` is the null reverse-path.  ``id`` is
-    that of a message or of a session; with ``last_id``, any from ``id`` to ``last_id``.
-    ``since`` and ``until`` are Unix seconds, ``until`` 0 for now.  ``action`` is one of
-    accept … discard, or ``refused`` for what was not even a message.
+    looks at the reverse-path and the From field; ``<>`` is the null reverse-path.  ``client``
+    may also be a network.  ``helo`` is any part of what the client called itself, ``reply``
+    of what it was told or of what the next hop said; ``symbol`` is how a symbol's name begins.
+    ``id`` is that of a message or of a session; with ``last_id``, any from ``id`` to
+    ``last_id``.  ``since`` and ``until`` are Unix seconds, ``until`` 0 for now.  ``action`` is
+    one of accept … discard, or ``refused`` for what was not even a message; ``stage`` is where
+    that was: connect, command, mail, rcpt or data.
     """
 
     text: str = ""
@@ -56,6 +63,10 @@ class Search:
     since: float = 0.0
     until: float = 0.0
     action: str = ""
+    helo: str = ""
+    symbol: str = ""
+    reply: str = ""
+    stage: str = ""
     limit: int = 50
 
 
@@ -66,6 +77,13 @@ class History(Protocol):
         """Return what matches, the newest first, each whole: see :mod:`.loading`.
 
         Where time ran out the last is ``{"kind": "unfinished", "time": since when}``.
+        """
+
+    async def count(self, search: Search) -> dict[str, Any]:
+        """Return how many match, of the newest ``search.limit``.
+
+        ``messages`` by action, ``refusals`` by stage, ``sessions`` without either, and
+        ``unfinished``: Unix seconds before which nothing was counted, 0 where all was.
         """
 
     async def message(self, id: int) -> dict[str, Any] | None:

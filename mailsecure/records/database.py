@@ -63,6 +63,9 @@ class Database(Protocol):
     def contains(self, column: ColumnElement[str], part: str) -> ColumnElement[bool]:
         """Return the condition that ``part`` is in ``column``, whatever the case."""
 
+    def includes(self, column: ColumnElement[str], part: str) -> ColumnElement[bool]:
+        """Return the condition that ``part`` is in ``column``, letter by letter."""
+
     def among(self, column: ColumnElement[int], ids: Sequence[int]) -> ColumnElement[bool]:
         """Return the condition that ``column`` is one of ``ids``."""
 

@@ -9,7 +9,8 @@ All have ``kind`` and ``time`` (Unix seconds); ids are numbers, texts as peers s
               attempts [{time, recipient, next_hop, status, dsn, reply, delay}],
               deeds [{time, deed, who, reason, recipients, copy}]
     refusal   id, session (its id, or 0), node, client, client_name, stage (connect, mail,
-              rcpt …), sender, recipient, reply, reason, symbols
+              rcpt …), helo ("" before the session is over), sender, recipient, reply,
+              reason, symbols
     session   id, node, client, client_name, port, helo, tls, via, started, seconds,
               messages, refused, errors, ending
 
@@ -98,6 +99,7 @@ class Loader:
         names = self._names(
             number for row in rows for number in (row.node, row.client, row.sender, row.recipient)
         )
+        helos = self._helos([row.session for row in rows if row.session])
         return [
             {
                 "kind": "refusal",
@@ -107,6 +109,7 @@ class Loader:
                 "node": names.get(row.node, ""),
                 **_client(names.get(row.client, "")),
                 "stage": row.stage,
+                "helo": helos.get(row.session, ""),
                 "sender": names.get(row.sender, ""),
                 "recipient": names.get(row.recipient, ""),
                 "reply": row.reply,
@@ -116,11 +119,22 @@ class Loader:
             for row in rows
         ]
 
+    def _helos(self, ids: Sequence[int]) -> dict[int, str]:
+        if not ids:
+            return {}
+        wanted = select(session.c.id, session.c.helo, session.c.greeting)
+        wanted = wanted.where(self._database.among(session.c.id, ids))
+        rows = self._connection.execute(wanted).all()
+        names = self._names(row.greeting for row in rows)
+        return {row.id: names.get(row.greeting, row.helo) for row in rows}
+
     def sessions(self, ids: Sequence[int]) -> dict[int, _Item]:
         """Return sessions by id."""
         rows = self._rows(session, session.c.id, ids)
-        names = self._names(number for row in rows for number in (row.node, row.client))
-        plain = ("port", "helo", "tls", "via", "started", "seconds")
+        names = self._names(
+            number for row in rows for number in (row.node, row.client, row.greeting)
+        )
+        plain = ("port", "tls", "via", "started", "seconds")
         counts = ("messages", "refused", "errors", "ending")
         return {
             row.id: {
@@ -129,6 +143,7 @@ class Loader:
                 "time": row.started,
                 "node": names.get(row.node, ""),
                 **_client(names.get(row.client, "")),
+                "helo": names.get(row.greeting, row.helo),
                 **{key: getattr(row, key) for key in plain + counts},
             }
             for row in rows

@@ -10,12 +10,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, exists, false, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    exists,
+    false,
+    or_,
+    select,
+    union_all,
+)
 
 from .database import Database
-from .schema import message, name, recipient
+from .schema import message, name, recipient, session
 
-__all__ = ["MOST_STREAMS", "Exact", "Named", "Place", "Recipients", "Stream", "Subject", "within"]
+__all__ = [
+    "MOST_STREAMS",
+    "Exact",
+    "Greeted",
+    "Named",
+    "Place",
+    "Recipients",
+    "Stream",
+    "Subject",
+    "within",
+]
 
 #: Names whose rows are merged.
 MOST_STREAMS = 200
@@ -91,6 +111,51 @@ class Recipients(Named):
         """Any of them."""
         holds = super().condition()
         return exists().where(recipient.c.message == message.c.id, holds)
+
+
+@dataclass
+class Greeted:
+    """What the client of a session called itself; ``link`` is the column with its id.
+
+    The session is written when it is over, so what is in one that lasts is not found yet.
+    """
+
+    database: Database
+    link: ColumnElement[int]
+    key: ColumnElement[int]
+    part: str
+    #: The names with ``part``; None: too many.
+    ids: Sequence[int] | None
+
+    def condition(self) -> ColumnElement[bool]:
+        """One of the names, or the text of a session of before."""
+        columns = session.alias("greeted").c
+        named: ColumnElement[bool] = false()
+        if self.ids is None:
+            holds = self.database.contains(name.c.text, self.part)
+            named = exists().where(name.c.id == columns.greeting, holds)
+        elif self.ids:
+            named = self.database.among(columns.greeting, self.ids)
+        written = and_(columns.helo != "", self.database.contains(columns.helo, self.part))
+        return exists().where(columns.id == self.link, or_(named, written))
+
+    def rows(self, since: int, until: int) -> Select[Any] | None:
+        """What is in all sessions of the names."""
+        if self.ids is None:
+            return None
+        columns = session.alias("greeted").c
+        named = self.database.among(columns.greeting, self.ids) if self.ids else false()
+        written = self.database.contains(columns.helo, self.part)
+        sessions = union_all(
+            select(columns.id).where(columns.greeting != 0, named),
+            select(columns.id).where(columns.helo != "", written),
+        )
+        chosen = self.link.in_(select(sessions.subquery().c.id))
+        return select(self.key.label("id")).where(chosen, within(self.key, since, until))
+
+    def streams(self) -> Sequence[Stream] | None:
+        """None: a frequent one is soon found by looking at the newest."""
+        return None
 
 
 @dataclass

@@ -33,6 +33,7 @@ from sqlalchemy import (
     any_,
     bindparam,
     create_engine,
+    func,
     make_url,
     select,
     text,
@@ -196,6 +197,10 @@ class Postgresql:
         """ILIKE, which the indexes know."""
         literally = part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         return column.ilike(f"%{literally}%", escape="\\")
+
+    def includes(self, column: ColumnElement[str], part: str) -> ColumnElement[bool]:
+        """Not ILIKE, which would pass over the case."""
+        return func.strpos(column, part) > 0
 
     def among(self, column: ColumnElement[int], ids: Sequence[int]) -> ColumnElement[bool]:
         """One parameter, however many there are."""

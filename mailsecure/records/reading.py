@@ -11,13 +11,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Column, Connection, Engine, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from .api import RecordsAway, Search
 from .database import Database, Trouble, reason_of
 from .loading import Loader
-from .schema import TICK_BITS
+from .schema import TICK_BITS, message, refusal
 from .searching import Found, Searcher
 
 __all__ = ["Reader"]
@@ -27,6 +27,11 @@ _T = TypeVar("_T")
 LIMIT = 20.0
 #: What a later part of a search has, however long the earlier ones took.
 _LEAST = 2.0
+#: What is counted of messages and refusals, by what.
+_COUNTED: tuple[tuple[str, Column[Any]], ...] = (
+    ("messages", message.c.action),
+    ("refusals", refusal.c.stage),
+)
 #: Messages of a session that are shown with it.
 _MOST_OF_SESSION = 1000
 
@@ -74,6 +79,28 @@ class Reader:
 
     def _trace(self, search: Search) -> list[dict[str, Any]]:
         connection = self._connected()
+        chosen, since = self._chosen(connection, search)
+        with connection.begin():
+            self._database.limit(connection, LIMIT)
+            loader = Loader(self._database, connection)
+            loads = (loader.messages, loader.refusals, loader.sessions)
+            loaded = [
+                load([id for id, of in chosen if of == kind]) for kind, load in enumerate(loads)
+            ]
+        items = [loaded[kind][id] for id, kind in chosen if id in loaded[kind]]
+        # A refusal has its id when it is written, half a second later than a message.
+        items.sort(key=lambda item: float(item["time"]), reverse=True)
+        if since:
+            items.append({"kind": "unfinished", "time": since})
+        return items
+
+    def _chosen(
+        self, connection: Connection, search: Search
+    ) -> tuple[list[tuple[int, int]], float]:
+        """Return ids with their kinds (0 message, 1 refusal, 2 session), the newest first.
+
+        And the Unix time before which not all was looked at, 0 where it was.
+        """
         deadline = time.monotonic() + LIMIT
         searcher = Searcher(self._database, connection, search, deadline)
         found: list[Found] = []
@@ -90,21 +117,31 @@ class Reader:
                 found.append(Found([], searcher.until))
         newest = sorted(((id, kind) for kind in (0, 1, 2) for id in found[kind].ids), reverse=True)
         chosen = newest[: search.limit]
+        stopped = max(each.stopped for each in found)
+        # One kind may reach further back than another did.
+        if stopped and (len(chosen) < search.limit or chosen[-1][0] < stopped):
+            return chosen, min((stopped >> TICK_BITS) / 1_000_000, search.until or time.time())
+        return chosen, 0.0
+
+    def count(self, search: Search) -> dict[str, Any]:
+        """Return how many match.  See :class:`.api.History`."""
+        return self._asked(lambda: self._count(search))
+
+    def _count(self, search: Search) -> dict[str, Any]:
+        connection = self._connected()
+        chosen, since = self._chosen(connection, search)
+        if len(chosen) == search.limit and not since:
+            since = (chosen[-1][0] >> TICK_BITS) / 1_000_000
+        counts: dict[str, Any] = {"sessions": sum(kind == 2 for _, kind in chosen)}
         with connection.begin():
             self._database.limit(connection, LIMIT)
-            loader = Loader(self._database, connection)
-            loads = (loader.messages, loader.refusals, loader.sessions)
-            loaded = [
-                load([id for id, of in chosen if of == kind]) for kind, load in enumerate(loads)
-            ]
-        items = [loaded[kind][id] for id, kind in chosen if id in loaded[kind]]
-        # A refusal has its id when it is written, half a second later than a message.
-        items.sort(key=lambda item: float(item["time"]), reverse=True)
-        stopped = max(each.stopped for each in found)
-        if stopped and len(chosen) < search.limit:
-            since = min((stopped >> TICK_BITS) / 1_000_000, search.until or time.time())
-            items.append({"kind": "unfinished", "time": since})
-        return items
+            for kind, (word, column) in enumerate(_COUNTED):
+                ids = [id for id, of in chosen if of == kind]
+                some = select(column, func.count()).group_by(column)
+                of = self._database.among(column.table.c.id, ids)
+                rows = connection.execute(some.where(of)).all() if ids else []
+                counts[word] = {row[0]: row[1] for row in rows}
+        return counts | {"unfinished": since}
 
     def message(self, id: int) -> dict[str, Any] | None:
         """Return a message; or a session with ``refusals`` and ``messages``; or None."""
@@ -115,9 +152,9 @@ class Reader:
         with connection.begin():
             self._database.limit(connection, LIMIT)
             loader = Loader(self._database, connection)
-            message = loader.messages([id]).get(id)
-            if message is not None:
-                return message
+            found = loader.messages([id]).get(id)
+            if found is not None:
+                return found
             refusals = loader.refusals_of(id)
             messages = loader.messages_of(id, _MOST_OF_SESSION)
             session = loader.sessions([id]).get(id)

@@ -144,7 +144,7 @@ def names_of(event: Event) -> tuple[str, ...]:
     if isinstance(event, AttemptEvent):
         return (event.recipient, event.next_hop)
     if isinstance(event, SessionEvent):
-        return (client_text(event.client, event.client_name),)
+        return (client_text(event.client, event.client_name), event.helo)
     if isinstance(event, RefusalEvent):
         return (event.client, event.reverse_path, event.recipient)
     return ()
@@ -251,13 +251,14 @@ def _add_session(
             node,
             client,
             event.port,
-            clean(event.helo),
+            "",
             clean(event.tls),
             clean(event.via),
             event.messages,
             event.refused,
             event.errors,
             clean(event.end),
+            names[event.helo],
         )
     )
 

@@ -100,10 +100,22 @@ session = Table(
     _count("refused"),
     _count("errors"),
     _text("ending"),
+    # The name of its HELO; "helo" is that of sessions before there was this.
+    Column("greeting", BigInteger, nullable=False, server_default="0"),
 )
 #: Sessions in which nothing happened are found by themselves; others by what happened.
 _idle = text("messages = 0 AND refused = 0")
 Index("session_idle", session.c.client, session.c.id, sqlite_where=_idle, postgresql_where=_idle)
+_greeted = text("greeting <> 0")
+Index(
+    "session_greeting",
+    session.c.greeting,
+    session.c.id,
+    sqlite_where=_greeted,
+    postgresql_where=_greeted,
+)
+_texts = text("helo <> ''")
+Index("session_helo", session.c.id, sqlite_where=_texts, postgresql_where=_texts)
 
 refusal = Table(
     "refusal",

@@ -28,7 +28,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Table,
-    and_,
     func,
     or_,
     select,
@@ -38,15 +37,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from .api import Search
 from .database import Database
-from .places import Exact, Named, Place, Recipients, Stream, Subject, within
-from .rows import message_key, parse_session
-from .schema import TICK_BITS, message, recipient, refusal, session
+from .places import Place, Stream, within
+from .schema import TICK_BITS
+from .wanted import Looked, Wanted
 
 __all__ = ["Found", "Searcher"]
 
-#: Rows that are gathered; names that are looked up.
+#: Rows that are gathered.
 MOST_ROWS = 200_000
-MOST_NAMES = 20_000
 #: Rows of a time that are rather read than looked for.
 MOST_IN_SPAN = 20_000
 #: So few that no other condition needs to be weighed.
@@ -78,123 +76,22 @@ class Searcher:
         until = int(search.until * 1_000_000) << TICK_BITS if search.until else _LAST
         #: The id below which it looks.
         self.until = min(until, _LAST)
-        self._known: dict[str, Sequence[int] | None] = {}
-
-    # -- what is looked for
+        self._wanted = Wanted(database, connection, search)
 
     def messages(self) -> Found:
         """Return messages that match."""
-        search = self._search
-        if search.action == "refused":
-            return Found()
-        places: list[list[Place]] = []
-        if search.id:
-            places.append(self._by_id(message, message.c.session))
-        if search.sender:
-            places.append(self._senders(search.sender))
-        if search.recipient:
-            places.append([self._recipients(search.recipient)])
-        if search.client:
-            places.append([self._named(message.c.client, message.c.id, search.client)])
-        if search.subject:
-            places.append([Subject(self._database, self._connection, search.subject)])
-        if search.text:
-            places.append(self._anything(search.text))
-        if search.action:
-            # The index of actions is without the usual one.
-            unusual = message.c.action == search.action
-            if search.action != "accept":
-                places.append([Exact(and_(unusual, message.c.action != "accept"), message.c.id)])
-            else:
-                return self._find(message, places, [unusual])
-        return self._find(message, places, [])
+        return self._found(self._wanted.messages())
 
     def refusals(self) -> Found:
         """Return refused connections and commands that match."""
-        search = self._search
-        if search.action not in ("", "refused") or search.subject:
-            return Found()
-        id, places = refusal.c.id, list[list[Place]]()
-        if search.id:
-            places.append(self._by_id(refusal, refusal.c.session))
-        if search.sender:
-            places.append([self._named(refusal.c.sender, id, search.sender)])
-        if search.recipient:
-            places.append([self._named(refusal.c.recipient, id, search.recipient)])
-        if search.client:
-            places.append([self._named(refusal.c.client, id, search.client)])
-        if search.text:
-            columns = (refusal.c.sender, refusal.c.recipient, refusal.c.client)
-            anywhere: list[Place] = [self._named(each, id, search.text) for each in columns]
-            if session_number := parse_session(search.text.upper()):
-                anywhere.append(Exact(refusal.c.session == session_number, id))
-            places.append(anywhere)
-        return self._find(refusal, places, [])
+        return self._found(self._wanted.refusals())
 
     def sessions(self) -> Found:
         """Return sessions in which nothing happened, where somebody asks for a client."""
-        search = self._search
-        others = (search.sender, search.recipient, search.subject, search.action)
-        if any(others) or not (search.client or search.text or search.id):
-            return Found()
-        idle = and_(session.c.messages == 0, session.c.refused == 0)
-        id, places = session.c.id, list[list[Place]]()
-        for part in filter(None, (search.client, search.text)):
-            names = self._names(part)
-            places.append([Named(self._database, session.c.client, id, part, names, idle)])
-        if search.id:
-            places.append([Exact(self._id_range(id), id)])
-        return self._find(session, places, [idle])
+        return self._found(self._wanted.sessions())
 
-    def _id_range(self, column: ColumnElement[int]) -> ColumnElement[bool]:
-        first, last = self._search.id, self._search.last_id
-        return column.between(first, last) if last else column == first
-
-    def _by_id(self, table: Table, of_session: ColumnElement[int]) -> list[Place]:
-        id = table.c.id
-        places: list[Place] = [Exact(self._id_range(of_session), id)]
-        if table is message:
-            places.append(Exact(self._id_range(id), id))
-        return places
-
-    def _named(self, column: ColumnElement[int], key: ColumnElement[int], part: str) -> Named:
-        return Named(self._database, column, key, part, self._names(part))
-
-    def _senders(self, part: str) -> list[Place]:
-        # A row without an author of its own has 0 there, as one without reverse-path has.
-        columns = [message.c.sender] if part == "<>" else [message.c.sender, message.c.author]
-        return [self._named(each, message.c.id, part) for each in columns]
-
-    def _recipients(self, part: str) -> Place:
-        key = recipient.c.message
-        return Recipients(self._database, recipient.c.name, key, part, self._names(part))
-
-    def _anything(self, text: str) -> list[Place]:
-        places = self._senders(text)
-        places.append(self._recipients(text))
-        places.append(self._named(message.c.client, message.c.id, text))
-        places.append(Subject(self._database, self._connection, text))
-        if "@" in text:
-            bare = text.strip().strip("<>")
-            same = and_(
-                message.c.message_key == message_key(text),
-                self._database.contains(message.c.message_id, bare),
-            )
-            places.append(Exact(same, message.c.id))
-        if number := parse_session(text.upper()):
-            places.append(Exact(message.c.id == number, message.c.id))
-            places.append(Exact(message.c.session == number, message.c.id))
-        return places
-
-    def _names(self, part: str) -> Sequence[int] | None:
-        """Return the ids of names with ``part``; None: too many to name them all."""
-        if part == "<>":
-            return (0,)
-        if part not in self._known:
-            question = self._database.names(part, MOST_NAMES + 1)
-            ids = self._connection.execute(question).scalars().all()
-            self._known[part] = None if len(ids) > MOST_NAMES else ids
-        return self._known[part]
+    def _found(self, looked: Looked | None) -> Found:
+        return Found() if looked is None else self._find(*looked)
 
     # -- where to begin
 

@@ -243,6 +243,10 @@ class RecordsService:
         """Return what matches, the newest first.  See :class:`.api.History`."""
         return await self._ask(lambda reader: reader.trace(search))
 
+    async def count(self, search: Search) -> dict[str, Any]:
+        """Return how many match.  See :class:`.api.History`."""
+        return await self._ask(lambda reader: reader.count(search))
+
     async def message(self, id: int) -> dict[str, Any] | None:
         """Return everything known of a message or a session."""
         return await self._ask(lambda reader: reader.message(id))

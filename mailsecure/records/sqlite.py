@@ -194,6 +194,10 @@ class Sqlite:
             return column.like(f"%{_literally(part)}%", escape="\\")
         return func.holds(column, part.casefold(), type_=Boolean)
 
+    def includes(self, column: ColumnElement[str], part: str) -> ColumnElement[bool]:
+        """Not LIKE, which would pass over the case."""
+        return func.instr(column, part) > 0
+
     def among(self, column: ColumnElement[int], ids: Sequence[int]) -> ColumnElement[bool]:
         """One parameter, however many there are."""
         if len(ids) == 1:

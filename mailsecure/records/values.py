@@ -17,6 +17,7 @@ __all__ = [
     "MessageEvent",
     "RefusalEvent",
     "SessionEvent",
+    "own_message",
 ]
 
 
@@ -128,3 +129,36 @@ class DeedEvent:
 
 
 Event = SessionEvent | RefusalEvent | MessageEvent | AttemptEvent | DeedEvent
+
+
+def own_message(
+    id: int,
+    time: float,
+    name: str,
+    header_from: str,
+    recipient: str,
+    octets: int,
+    subject: str = "",
+) -> MessageEvent:
+    """Return the event of a message that we wrote ourselves: from ``<>``, and unjudged.
+
+    ``name`` is its Message-ID, without brackets.
+    """
+    return MessageEvent(
+        id=id,
+        session="",
+        time=time,
+        client="",
+        client_name="",
+        helo="",
+        reverse_path="",
+        header_from=header_from,
+        subject=subject,
+        message_id=name,
+        octets=octets,
+        score=0.0,
+        action="accept",
+        reply="",
+        seconds=0.0,
+        recipients=((recipient, "accept"),),
+    )

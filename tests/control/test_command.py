@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from mailsecure.control.wire import Kind, Refusal, encode, refused
 from mailsecure.errors import ConfigProblems, Problem
 
 from .fakes import NOON, group
+
+NAME, OTHER = "06B3K2M4N5P6Q", "06B3K2M4N5P6R"
 
 EVIL = "evil\x1b[31m\r\n[red]{0.__class__}%s\u202e"
 SHOWN = "evil\\x1b[31m\\x0d\\x0a[red]{0.__class__}%s\\u202e"
@@ -377,26 +380,29 @@ class CommandTests(SynchronousTestCase):
             code, out, _ = self.run_main("queue", verb, "--destination", "example.com")
             self.assertEqual((code, out), (0, f"3 recipients {said}.\n"))
             self.assertEqual(self.asked[-1][1:], (f"queue.{verb}", {"destination": "example.com"}))
-        _, out, _ = self.run_main("queue", "delete", "A", "B", "--recipient", "c@d", "--json")
+        _, out, _ = self.run_main("queue", "delete", NAME, OTHER, "--recipient", "c@d", "--json")
         self.assertEqual(json.loads(out), {"recipients": 6})
         self.assertEqual(
             [arguments for _, _, arguments in self.asked[-2:]],
-            [{"id": "A", "recipient": "c@d"}, {"id": "B", "recipient": "c@d"}],
+            [{"id": NAME, "recipient": "c@d"}, {"id": OTHER, "recipient": "c@d"}],
         )
         self.run_main("queue", "bounce", "--all", "--reason", "moved")
         self.assertEqual(self.asked[-1][2], {"all": True, "reason": "moved"})
 
     def test_an_id_that_is_not_there(self):
         self.answers = [("done", {"recipients": 0})]
-        code, out, err = self.run_main("queue", "hold", EVIL)
+        code, out, err = self.run_main("queue", "hold", NAME, OTHER)
         self.assertEqual((code, out), (66, ""))
-        self.assertEqual(err, f"mailsecure: nothing in the queue to hold for {SHOWN}\n")
+        self.assertEqual(err, f"mailsecure: nothing in the queue to hold for {NAME}, {OTHER}\n")
+        code, out, err = self.run_main("queue", "hold", NAME, EVIL)
+        self.assertEqual((code, out, len(self.asked)), (64, "", 2))
+        self.assertIn("is no message id: it has 13 letters and digits", err)
         code, out, _ = self.run_main("queue", "hold", "--sender", "nobody@x")
         self.assertEqual((code, out), (0, "0 recipients held.\n"))
 
     def test_one_recipient(self):
         self.answers = [("done", {"recipients": 1})]
-        self.assertEqual(self.run_main("queue", "hold", "X")[1], "1 recipient held.\n")
+        self.assertEqual(self.run_main("queue", "hold", NAME)[1], "1 recipient held.\n")
 
     def test_refusals(self):
         for kind in Kind:
@@ -404,6 +410,23 @@ class CommandTests(SynchronousTestCase):
             code, out, err = self.run_main("queue", "list")
             self.assertEqual((code, out), (kind.exit_code, ""))
             self.assertEqual(err, f"mailsecure: {SHOWN}\n  try this\n  {SHOWN}\n")
+
+    def test_nothing_is_given(self):
+        """An empty variable of a script does not choose everybody's mail."""
+        for options in (["--sender", ""], ["--recipient", " "], ["", "--sender", "a@x.test"]):
+            code, _, err = self.run_main("queue", "delete", *options)
+            self.assertEqual((code, self.asked), (64, []), options)
+            self.assertIn("it is empty", err)
+
+    def test_a_page_that_is_not_read_to_its_end(self):
+        """As a listing: whoever reads it has enough, and that is no error."""
+        full = mock.Mock(spec=io.TextIOBase, encoding="utf-8", isatty=lambda: False)
+        full.fileno.return_value = os.open(os.devnull, os.O_WRONLY)
+        self.addCleanup(os.close, full.fileno())
+        full.write.side_effect = full.flush.side_effect = BrokenPipeError
+        self.shown(b"Subject: x\r\n")
+        with mock.patch.object(sys, "stdout", full):
+            self.assertEqual(command.main(["queue", "show", NAME, "-c", str(self.config)]), 0)
 
     def test_usage(self):
         for arguments in (["nonsense"], ["status", "--nonsense"], ["queue", "show"]):

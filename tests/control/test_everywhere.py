@@ -370,6 +370,28 @@ class EverywhereTests(SynchronousTestCase):
         self.assertEqual(refusal.kind, Kind.UNAVAILABLE)
         self.assertIn("no history is kept", str(refusal))
 
+    def test_count(self):
+        """Of all together."""
+        some = {"messages": {"accept": 2}, "refusals": {"rcpt": 1}, "sessions": 3}
+        none = ([], Refusal(Kind.UNAVAILABLE, "no history is kept"))
+        self.answers(
+            "count",
+            a=([], some | {"unfinished": 5.0}),
+            b=([], some | {"messages": {"reject": 1, "accept": 1}, "unfinished": None}),
+            c=none,
+        )
+        self.assertEqual(
+            self.asked("count")[1],
+            {
+                "messages": {"accept": 3, "reject": 1},
+                "refusals": {"rcpt": 2},
+                "sessions": 6,
+                "unfinished": 5.0,
+                "away": {"c": "says: no history is kept"},
+            },
+        )
+        self.assertEqual(self.refusal("count", node="c").kind, Kind.UNAVAILABLE)
+
     def test_one_history(self):
         """Who writes to the same is not asked to search it again."""
         for name in "de":
@@ -377,12 +399,15 @@ class EverywhereTests(SynchronousTestCase):
             node.everywhere.start(self.links.of(name))
         self.a = d = self.nodes["d"]
         nothing = {"found": 0, "unfinished": None}
+        counted = {"messages": {}, "refusals": {}, "sessions": 1, "unfinished": None}
         for node in self.nodes.values():
             node.results["trace"] = ([], nothing)
+            node.results["count"] = ([], counted)
             node.results["why"] = ([], Refusal(Kind.ABSENT, "unknown"))
         self.asked("trace")
         self.assertEqual(self.refusal("why", id="X").kind, Kind.ABSENT)
-        self.assertEqual([each[0] for each in d.asked], ["trace", "why"])
+        self.assertEqual(self.asked("count")[1]["sessions"], 4)
+        self.assertEqual([each[0] for each in d.asked], ["trace", "why", "count"])
         self.assertEqual(self.nodes["e"].asked, [])
         self.assertEqual(self.nodes["b"].asked[0], ("trace", {}, "u (uid 7) on d"))
 

@@ -16,7 +16,7 @@ from mailsecure.control.wire import Refusal
 from .fakes import NOON
 from .test_command import EVIL, SHOWN
 
-NAME = "06B3K2M4N5P6Q"
+NAME, OTHER, THIRD, LAST = (f"06B3K2M4N5P6{letter}" for letter in "QRST")
 
 
 def item(**more):
@@ -97,7 +97,7 @@ class QuarantineCommandTests(SynchronousTestCase):
     def test_filters(self):
         self.answers = [("done", {"messages": 0, "recipients": 0})]
         self.run_main(
-            "list", "--recipient", "a@b", "--recipient", "@c", "--sender", "<>", "--reason",
+            "list", "--recipient", "a@b", "--recipient", "@c", "--sender", "<>", "--held-for",
             "VIRUS", "--subject", "inv", "--since", "2d", "--older", "1h", "--limit", "5",
             "--oldest-first",
         )  # fmt: skip
@@ -111,8 +111,8 @@ class QuarantineCommandTests(SynchronousTestCase):
         }
         more = {"limit": 5, "oldest_first": True}
         self.assertEqual(self.asked[-1], ("quarantine.list", wanted | more))
-        self.run_main("list", "--held-for", "macro")
-        self.assertEqual(self.asked[-1][1], {"held_for": "macro"})
+        # It would choose here, and explain there.
+        self.assertEqual(self.run_main("list", "--reason", "macro")[0], 64)
         self.run_main("delete", "--held-for", "macro", "--reason", "old", "--older", "7d")
         self.assertEqual(
             self.asked[-1][1], {"held_for": "macro", "reason": "old", "older": 604800.0}
@@ -177,11 +177,11 @@ class QuarantineCommandTests(SynchronousTestCase):
             self.assertEqual((code, out), (0, f"2 messages {said}, for 3 recipients.\n"))
             arguments = {"sender": "@example.com", "reason": "why not"}
             self.assertEqual(self.asked[-1], (f"quarantine.{verb}", arguments))
-        _, out, _ = self.run_main("release", "A", "B", "--recipient", "c@d", "--json")
+        _, out, _ = self.run_main("release", NAME, OTHER, "--recipient", "c@d", "--json")
         self.assertEqual(json.loads(out), {"messages": 4, "recipients": 6})
         self.assertEqual(
             [arguments for _, arguments in self.asked[-2:]],
-            [{"id": "A", "recipients": ("c@d",)}, {"id": "B", "recipients": ("c@d",)}],
+            [{"id": NAME, "recipients": ("c@d",)}, {"id": OTHER, "recipients": ("c@d",)}],
         )
         self.answers = [("done", {"messages": 1, "recipients": 1})]
         self.assertEqual(
@@ -191,9 +191,11 @@ class QuarantineCommandTests(SynchronousTestCase):
 
     def test_an_id_that_is_not_there(self):
         self.answers = [("done", {"messages": 0, "recipients": 0})]
-        code, out, err = self.run_main("release", EVIL)
+        code, out, err = self.run_main("release", NAME)
         self.assertEqual((code, out), (66, ""))
-        self.assertEqual(err, f"mailsecure: nothing in the quarantine to release for {SHOWN}\n")
+        self.assertEqual(err, f"mailsecure: nothing in the quarantine to release for {NAME}\n")
+        code, out, err = self.run_main("release", EVIL)
+        self.assertEqual((code, out, len(self.asked)), (64, "", 1))
         self.assertEqual(self.run_main("release", "--sender", "nobody@x")[0], 0)
 
     def test_of_all_nodes(self):
@@ -224,6 +226,41 @@ class QuarantineCommandTests(SynchronousTestCase):
         code, _, err = self.run_main("delete", NAME)
         self.assertEqual(code, 66)
         self.assertIn("\n  c has gone: it may have it.\n", err)
+
+    def test_some_ids_that_are_not_there(self):
+        """The others are done all the same, and what was not is named."""
+        nothing = {"messages": 0, "recipients": 0}
+        several = {NAME: {"messages": 1, "recipients": 2}, OTHER: nothing, THIRD: nothing}
+        self.patch(asking, "ask", lambda path, request, arguments, **_: iter(
+            [("done", several.get(arguments["id"], {"messages": 1, "recipients": 1}))]
+        ))  # fmt: skip
+        code, out, err = self.run_main("release", OTHER, NAME, THIRD, LAST, NAME)
+        self.assertEqual((code, out), (66, "2 messages released, for 3 recipients.\n"))
+        self.assertTrue(err.endswith(f"to release for {OTHER}, {THIRD}\n"), err)
+
+    def test_nothing_is_given(self):
+        """An empty variable of a script does not choose everybody's mail."""
+        for options in (
+            ["--sender", "", "--held-for", "VIRUS"],
+            ["--recipient", ""],
+            ["--recipient", "a@x.test", "--recipient", " "],
+            ["", "--sender", "a@x.test"],
+        ):
+            code, _, err = self.run_main("delete", *options)
+            self.assertEqual((code, self.asked), (64, []), options)
+            self.assertIn("it is empty", err)
+
+    def test_ages(self):
+        """A duration, or a time as trace takes it."""
+        self.answers = [("done", {"messages": 0, "recipients": 0})]
+        self.assertEqual(self.run_main("list", "--since", "today", "--older", "now")[0], 0)
+        asked = self.asked[-1][1]
+        self.assertEqual((asked["since"], asked["older"]), (12 * 3600, 0.001))
+        for option in ("--since", "--older"):
+            code, _, err = self.run_main("list", option, "2126-01-01")
+            self.assertEqual(code, 64)
+            self.assertIn("'2126-01-01' is still to come", err)
+            self.assertIn("yesterday", self.run_main("list", option, "soon")[2])
 
     def test_forward(self):
         self.answers = [("done", {"copy": "06B3K2M4N5P6R", "deleted": 0})]

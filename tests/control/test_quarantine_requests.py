@@ -330,7 +330,7 @@ class QuarantineRequestsTests(SynchronousTestCase):
         ):
             self.assertIn(line, text.get_content())
         self.assertEqual(self.scheduler.calls, [("wake",)])
-        (event,) = self.recorder.events
+        event, copied = self.recorder.events
         self.assertEqual(
             event,
             DeedEvent(
@@ -343,6 +343,13 @@ class QuarantineRequestsTests(SynchronousTestCase):
                 parse_id(done["copy"]),
             ),
         )
+        # The copy is a message of its own, so what becomes of it can be asked.
+        self.assertEqual(
+            (copied.id, copied.time, copied.recipients, copied.subject, copied.octets),
+            (copy.id, NOON, (("Admin@example.com", "accept"),), subject, len(content)),
+        )
+        self.assertEqual(copied.message_id, f"{done['copy']}@mx1.example.com")
+        self.assertEqual((copied.reverse_path, copied.action), ("", "accept"))
         self.assertEqual(self.bodies.used, 0)
 
     def test_forward_and_delete(self):
@@ -350,7 +357,8 @@ class QuarantineRequestsTests(SynchronousTestCase):
         done, _, _ = self.forwarded(id=name, delete=True)
         self.assertEqual(done["deleted"], 1)
         self.assertEqual(self.left(), [])
-        self.assertEqual([each.deed for each in self.recorder.events], ["forwarded", "deleted"])
+        deeds = [each.deed for each in self.recorder.events if isinstance(each, DeedEvent)]
+        self.assertEqual(deeds, ["forwarded", "deleted"])
 
     def test_forward_what_is_large_and_not_ascii(self):
         """The envelope says what is in it; a file is as good as memory."""

@@ -11,12 +11,12 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailsecure.control import asking, command, records_requests
-from mailsecure.control.records_command import _ACTIONS
-from mailsecure.control.records_requests import ACTIONS, MOST
+from mailsecure.control.records_command import _ACTIONS, _STAGES
+from mailsecure.control.records_requests import ACTIONS, MOST, MOST_COUNTED, STAGES
 from mailsecure.control.records_tables import explained, traced
 from mailsecure.control.requests import Requests
 from mailsecure.control.wire import Kind, Refusal
-from mailsecure.records.api import RecordsAway, Search
+from mailsecure.records.api import RecordsAway, Search, TooWide
 from mailsecure.spool.ids import id_name
 
 from .fakes import FIRST, NOON, desk, world
@@ -109,6 +109,7 @@ def refusal(**more):
         "client": "203.0.113.7",
         "client_name": "",
         "stage": "rcpt",
+        "helo": "",
         "sender": "spam@evil.example",
         "recipient": "bob@example.com",
         "reply": "550 5.7.1 No",
@@ -130,6 +131,10 @@ class FakeHistory:
         if self.fault:
             raise self.fault
         return self.items
+
+    async def count(self, search):
+        self.asked.append(search)
+        return {"messages": {}, "refusals": {}, "sessions": 1, "unfinished": 0.0}
 
     async def message(self, id):
         self.asked.append(id)
@@ -163,15 +168,38 @@ class RequestTests(SynchronousTestCase):
             )
         )  # fmt: skip
         self.assertEqual(done, {"found": 2, "unfinished": None})
-        wanted = Search("x", "alice", "bob", "s", "192.", ID, 0, NOON, NOON + 1, "reject", 7)
+        wanted = Search("x", "alice", "bob", "s", "192.", ID, 0, NOON, NOON + 1, "reject", limit=7)
         self.assertEqual(self.history.asked, [wanted])
         self.assertEqual([item["kind"] for item in self.sent], ["message", "refusal"])
         self.assertEqual((self.sent[0]["id"], self.sent[1]["session"]), (NAME, SESSION_NAME))
         self.assertEqual(self.sent[0]["session"]["id"], SESSION_NAME)
 
+    def test_more_to_ask_for(self):
+        given = {"helo": "pc", "reply": "4711", "symbol": "EICAR", "stage": "connect"}
+        self.successResultOf(self.ask("trace", **given))
+        self.assertEqual(self.history.asked, [Search(**given)])
+
+    def test_brackets(self):
+        """An address may come from the log, or a header field, as it stands there."""
+        for text, meant in (("<a@x.test>", "a@x.test"), ("<>", "<>"), ("<", "<"), ("<a", "<a")):
+            self.history.asked.clear()
+            self.successResultOf(self.ask("trace", text=text, sender=text, subject=text))
+            self.assertEqual(self.history.asked, [Search(text=meant, sender=meant, subject=text)])
+
+    def test_too_wide(self):
+        self.history.fault = TooWide("name a smaller network")
+        self.assertEqual(self.refusal("trace", client="::/0").kind, Kind.USAGE)
+
     def test_defaults(self):
         self.successResultOf(self.ask("trace"))
         self.assertEqual(self.history.asked, [Search()])
+
+    def test_count(self):
+        done = self.successResultOf(self.ask("count", client="192.", action="reject"))
+        self.assertEqual((done["sessions"], done["unfinished"]), (1, None))
+        wanted = Search(client="192.", action="reject", limit=MOST_COUNTED)
+        self.assertEqual(self.history.asked, [wanted])
+        self.assertEqual(self.refusal("count", limit=3).kind, Kind.USAGE)
 
     def test_beginning_of_an_id(self):
         self.successResultOf(self.ask("trace", id=NAME[:8]))
@@ -197,6 +225,8 @@ class RequestTests(SynchronousTestCase):
             {"limit": MOST + 1},
             {"limit": True},
             {"action": "explode"},
+            {"stage": "door"},
+            {"helo": "x" * 201},
             {"id": 5},
             {"id": "U" * 13},
             {"recipients": "x"},
@@ -231,7 +261,7 @@ class RequestTests(SynchronousTestCase):
         self.assertIn("no history is kept", str(self.refusal("trace")))
 
     def test_actions_are_the_same(self):
-        self.assertEqual(_ACTIONS, ACTIONS)
+        self.assertEqual((_ACTIONS, _STAGES), (ACTIONS, STAGES))
 
 
 def named(item):
@@ -290,6 +320,28 @@ class TableTests(SynchronousTestCase):
         )
         self.assertIn("<r11@x.test> (tag) +18", lines[1])
         self.assertIn("+18 in", "\n".join(lines))
+
+    def test_many_recipients_share_a_line(self):
+        """A list of a thousand members is not a thousand lines, unless they fared differently."""
+        same = [attempt(recipient=f"r{n}@x.test") for n in range(30)]
+        other = attempt(recipient="x@x.test", status="deferred")
+        later = attempt(recipient="y@x.test", time=NOON + 99)
+        lines = self.lines(traced, message(attempts=[other, *same, later]))[-3:]
+        self.assertTrue(lines[0].startswith("    12:01:01  <r0@x.test>, <r1@x.test>, "), lines)
+        self.assertIn("<r11@x.test> +18 sent to 10.0.0.5:25 after 1m1s: 250", lines[0])
+        self.assertIn("12:01:01  <x@x.test> deferred", lines[1])
+        self.assertIn("12:01:39  <y@x.test> sent", lines[2])
+
+    def test_named_as_in_the_message(self):
+        for name in ("1@x.test", "<1@x.test>"):
+            self.assertIn("<1@x.test>, 2K", "\n".join(self.lines(traced, message(message_id=name))))
+
+    def test_refusals_name_whom_they_know(self):
+        lines = self.lines(traced, refusal(stage="MAIL", recipient="", helo="ylmf-pc"))
+        self.assertIn("    from      <spam@evil.example>", lines)
+        self.assertIn("    client    203.0.113.7, HELO ylmf-pc, on mx1", lines)
+        lines = self.lines(traced, refusal(stage="COMMAND", sender="", recipient=""))
+        self.assertNotIn("from", "\n".join(lines))
 
     def test_refusals(self):
         lines = self.lines(traced, refusal())
@@ -427,6 +479,25 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(asked.pop("until") - asked.pop("since"), 86400)
         wanted = {"subject": "s", "client": "192.", "id": "X", "action": "refused", "limit": 3}
         self.assertEqual(asked, wanted)
+        more = {"helo": "pc", "symbol": "EICAR", "reply": "4711", "stage": "connect"}
+        options = [word for name, value in more.items() for word in (f"--{name}", value)]
+        self.assertEqual(self.run_main("trace", *options)[0], 0)
+        self.assertEqual(self.asked[1][1], more | {"limit": 50})
+
+    def test_count(self):
+        self.items = []
+        self.done = {"messages": {"reject": 3, "accept": 1200}, "refusals": {"RCPT": 7, EVIL: 1}}
+        self.done |= {"sessions": 2, "unfinished": None}
+        code, out, err = self.run_main("trace", "--count", "--client", "192.0.2.0/24")
+        self.assertEqual((code, err, self.asked), (0, "", [("count", {"client": "192.0.2.0/24"})]))
+        lines = ["    1,200  accept", "        3  reject", "        7  rcpt refused"]
+        lines += [f"        1  {SHOWN} refused", "        2  session without mail"]
+        self.assertEqual(out.splitlines(), lines)
+        self.assertEqual(json.loads(self.run_main("trace", "--count", "--json")[1]), self.done)
+        self.done["unfinished"] = NOON
+        self.assertIn("Counted back to 2026-11-22 12:00", self.run_main("trace", "--count")[1])
+        self.done = {"messages": {}, "refusals": {}, "sessions": 0, "unfinished": None}
+        self.assertEqual(self.run_main("trace", "--count")[1], "Nothing was found.\n")
 
     def test_json(self):
         self.items = [named(message(subject=EVIL))]
@@ -452,6 +523,15 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(code, 64)
         self.assertIn("yesterday", err)
         self.assertEqual(self.run_main("trace", "--action", "explode")[0], 64)
+        for options, said in (
+            (["--from", ""], "it is empty"),
+            ([" "], "it is empty"),
+            (["--since", "2126-01-01"], "still to come"),
+            (["--since", "10h", "--until", "12h"], "--until is before --since"),
+        ):
+            code, _, err = self.run_main("trace", *options)
+            self.assertEqual(code, 64)
+            self.assertIn(said, err)
         self.assertEqual(self.asked, [])
 
     def test_why(self):

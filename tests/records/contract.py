@@ -8,7 +8,8 @@ from typing import Any
 from unittest import mock
 
 from mailsecure.records import places, searching, store
-from mailsecure.records.api import Search
+from mailsecure.records import wanted as looked_for
+from mailsecure.records.api import Search, TooWide
 from mailsecure.records.database import Database, Trouble
 from mailsecure.records.store import BadEvents
 
@@ -259,6 +260,111 @@ class Contract:
         ):
             self.assertEqual(len(self.found(**wanted)), count, wanted)
 
+    def test_what_a_client_called_itself(self) -> None:
+        """HELO is the session's: it finds the mail in it, its refusals, and it itself."""
+        self.fill()
+        self.book.write(
+            session(0, helo="EVIL-pc"),
+            session(40, helo="evil-PC"),
+            session(50, helo="evil-pc", messages=0, client="203.0.113.9"),
+            session(60, helo="good.example", messages=0),
+        )
+        found = self.book.reader.trace(Search(helo="vil-p"))
+        self.assertEqual([each["kind"] for each in found], ["session", "refusal", "message"])
+        self.assertEqual([each["helo"] for each in found], ["evil-pc", "evil-PC", "mail"])
+        self.assertEqual(found[-1]["session"]["helo"], "EVIL-pc")
+        for asked, count in (
+            ({"helo": "evil-pc", "client": "203.0.113.0/24"}, 1),
+            ({"helo": "evil-pc", "action": "refused"}, 1),
+            ({"helo": "evil-pc", "sender": "nobody"}, 0),
+            ({"helo": "nobody"}, 0),
+        ):
+            self.assertEqual(len(self.found(**asked)), count, asked)
+
+    def test_domains_as_people_write_them(self) -> None:
+        """The history has A-labels."""
+        self.book.write(message(0, recipients=(("käthe@xn--mller-kva.example", "accept"),)))
+        for part in ("müller", "KÄTHE@müller.example", "käthe@", "xn--mller-kva"):
+            if part.islower() or self.knows_case():
+                self.assertEqual(self.found(recipient=part), [id_at(0)], part)
+
+    def test_networks(self) -> None:
+        """A client's network, whatever octet it ends in."""
+        addresses = ("192.0.2.1", "192.0.2.129", "192.0.20.1", "2001:db8::25", "2001:db8:1::1")
+        self.book.write(
+            *[message(n, client=each) for n, each in enumerate(addresses)],
+            refusal(9, client="192.0.2.200"),
+            session(11, client="192.0.2.201", messages=0),
+        )
+        for network, count in (
+            ("192.0.2.0/24", 4),
+            ("192.0.2.128/25", 3),
+            ("192.0.2.1/32", 1),
+            ("192.0.0.0/18", 5),
+            ("2001:db8::/32", 2),
+            ("2001:DB8:1::/48", 1),
+            ("2001:db8::/48", 1),
+            ("10.0.0.0/8", 0),
+            ("192.0.2.0/33", 0),
+        ):
+            self.assertEqual(len(self.found(client=network)), count, network)
+        self.patch(looked_for, "MOST_CLIENTS", 2)
+        self.assertRaises(TooWide, self.found, client="192.0.0.0/16")
+
+    def test_by_what_was_found_and_said(self) -> None:
+        """Symbols by how they begin, replies of ours and of the next hop by any part."""
+        self.book.write(
+            message(0, symbols=(SPF, EICAR), action="reject", reply="554 5.7.1 Virus (Id7)"),
+            message(10),
+            attempt(10, reply="250 2.0.0 Ok: queued as 4711ABC"),
+            message(20, symbols=()),
+            refusal(30, symbols=(EICAR,), stage="RCPT"),
+            session(41, refusal="554 5.7.1 No", end="blocked by SPAMHAUS"),
+        )
+        for asked, which in (
+            ({"symbol": "CLAMAV"}, [30, 0]),
+            ({"symbol": "spf"}, [10, 0]),
+            ({"symbol": "spf_fail", "action": "reject"}, [0]),
+            ({"symbol": "PF_FAIL"}, []),
+            ({"symbol": '"'}, []),
+            ({"reply": "queued as 4711abc"}, [10]),
+            ({"reply": "(id7)"}, [0]),
+            ({"reply": "550 5.7.1"}, [30]),
+            ({"reply": "spamhaus"}, [40]),
+            ({"stage": "rcpt"}, [30]),
+            ({"stage": "connect"}, [40]),
+            ({"stage": "connect", "client": "192.0.2.1"}, [40]),
+            ({"stage": "data"}, []),
+        ):
+            found = [each["time"] - NOON for each in self.book.reader.trace(Search(**asked))]
+            self.assertEqual(found, which, asked)
+
+    def test_count(self) -> None:
+        """Messages by action, refusals by stage, sessions without either."""
+        self.fill()
+        self.book.write(session(70, messages=0, client="192.0.2.1"))
+        counted = self.book.reader.count
+        whole = counted(Search(limit=1000))
+        self.assertEqual(whole["messages"], {"accept": 4, "quarantine": 1})
+        self.assertEqual((whole["refusals"], whole["unfinished"]), ({"rcpt": 2}, 0.0))
+        some = counted(Search(client="192.0.2.1", limit=1000))
+        self.assertEqual((some["messages"], some["refusals"], some["sessions"]),
+                         ({"accept": 3, "quarantine": 1}, {}, 1))  # fmt: skip
+        few = counted(Search(limit=2))
+        self.assertEqual((few["messages"], few["refusals"]), ({"accept": 1}, {"rcpt": 1}))
+        self.assertTrue(NOON + DAY - 1 < few["unfinished"] < NOON + DAY + 1)
+        nothing = counted(Search(sender="nobody"))
+        self.assertEqual((nothing["messages"], nothing["sessions"]), ({}, 0))
+
+    def test_one_kind_reaches_further_back(self) -> None:
+        """Older refusals fill the answer: it is still said that messages were not looked at."""
+        self.book.write(*[message(100 + each) for each in range(50)])
+        self.book.write(*[refusal(each) for each in range(20)])
+        stopped = searching.Found([id_at(149)], id_at(120))
+        with mock.patch.object(searching.Searcher, "messages", lambda searcher: stopped):
+            found = self.book.reader.trace(Search(limit=10))
+        self.assertEqual(found[-1], {"kind": "unfinished", "time": NOON + 120})
+
     def test_the_newest(self) -> None:
         """What is beyond the limit is older; everything comes the newest first."""
         self.book.write(
@@ -282,10 +388,13 @@ class Contract:
                 client=f"192.0.2.{each % 5}",
                 recipients=((f"r{each % 4}@example.com", "accept"),),
                 action="tag" if each % 10 == 0 else "accept",
+                symbols=(SPF, EICAR) if each % 4 == 0 else (),
+                reply=f"250 2.0.0 Accepted as {each}",
             )
             for each in range(300)
         ]
-        self.book.write(*events)
+        greetings = [session(each, helo=f"h{each % 6}.example") for each in range(300)]
+        self.book.write(*events, *greetings)
         searches = [
             {"sender": "user3@"},
             {"sender": "example"},
@@ -301,30 +410,44 @@ class Contract:
             {"text": "od"},
             {"sender": "user1", "since": NOON + 100, "until": NOON + 200},
             {"action": "tag"},
+            {"helo": "H4."},
+            {"helo": ".example", "client": "192.0.2.4"},
+            {"client": "192.0.2.2/31", "since": NOON + 50},
+            {"symbol": "clam", "sender": "user1"},
+            {"reply": "as 29"},
         ]
         bounds = (
             {"MOST_ROWS": 100_000},
             {"MOST_ROWS": 0, "_FEW": -1},
             {"MOST_ROWS": 0, "_FEW": -1, "_STRIDE": 50},
-            {"MOST_ROWS": 0, "_FEW": -1, "MOST_NAMES": 0, "_STRIDE": 17},
+            {"MOST_ROWS": 0, "_FEW": -1, "_STRIDE": 17},
             {"MOST_ROWS": 50, "_STRIDE": 100},
         )
-        for wanted in searches:
+        for asked in searches:
             for limit in (5, 1000):
                 answers = []
                 for bound in bounds:
                     with mock.patch.multiple(searching, **bound):
-                        answers.append(self.found(**wanted, limit=limit))
-                        with mock.patch.object(places, "MOST_STREAMS", 0):
-                            self.assertEqual(self.found(**wanted, limit=limit), answers[-1])
-                self.assertTrue(answers[0], wanted)
-                for answer, bound in zip(answers, bounds, strict=True):
-                    self.assertEqual(answer, answers[0], (wanted, limit, bound))
+                        answers += self.each_way(asked, limit, bound["MOST_ROWS"] == 0)
+                self.assertTrue(answers[0], asked)
+                for answer in answers:
+                    self.assertEqual(answer, answers[0], (asked, limit))
+
+    def each_way(self, asked: dict[str, Any], limit: int, hard: bool) -> list[list[int]]:
+        """Return what is found with streams and without; where it is ``hard``, nameless too."""
+        answers = [self.found(**asked, limit=limit)]
+        with mock.patch.object(places, "MOST_STREAMS", 0):
+            answers.append(self.found(**asked, limit=limit))
+        if hard:
+            with mock.patch.object(looked_for, "MOST_NAMES", 0):
+                answers.append(self.found(**asked, limit=limit))
+        return answers
 
     def test_out_of_time(self) -> None:
         """A search that takes too long returns what it has, and says how far it came."""
         self.book.write(*[message(each) for each in range(100)])
-        bounds: Any = {"MOST_ROWS": 0, "_FEW": -1, "MOST_NAMES": 0, "_STRIDE": 10}
+        self.patch(looked_for, "MOST_NAMES", 0)
+        bounds: Any = {"MOST_ROWS": 0, "_FEW": -1, "_STRIDE": 10}
         with mock.patch.multiple(searching, **bounds):
             self.patch(searching, "time", mock.Mock(monotonic=lambda: 1e12))
             found = self.book.reader.trace(Search(sender="alice", since=NOON, until=NOON + 1000))

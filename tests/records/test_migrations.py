@@ -18,7 +18,7 @@ from mailsecure.records.schema import METADATA
 from mailsecure.records.sqlite import Sqlite
 from mailsecure.records.store import Store
 
-from .support import Book, ids, message, refusal
+from .support import Book, ids, message, refusal, session
 
 
 class MigrationContract:
@@ -42,11 +42,13 @@ class MigrationContract:
             old_rows(connection)
         book = Book(database)
         self.addCleanup(book.close)
-        book.write(message(10, reverse_path="new@sender.example"), refusal(20))
+        book.write(message(10, reverse_path="new@sender.example"), session(10), refusal(20))
         for part, count in (
             ({"subject": "anci"}, 1),
             ({"sender": "old@"}, 1),
             ({"text": "new@"}, 1),
+            ({"helo": "CIENT-pc"}, 2),
+            ({"helo": "mai"}, 1),
         ):
             found = book.reader.trace(Search(**part))
             self.assertEqual(len(ids(found)), count, part)
@@ -116,6 +118,12 @@ def old_rows(connection: Connection) -> None:
         " '<a@b>', 7, 100, 0.0, 'accept', '250 2.0.0 Ok', 0.1, '[[], [], []]')"
     )
     connection.exec_driver_sql("INSERT INTO recipient VALUES (4096, 0, 1, 'accept')")
+    connection.exec_driver_sql(
+        "INSERT INTO session VALUES (8192, 2.0, 1.0, 3, 2, 25, 'ancient-PC', '', '', 0, 0, 0, 'x')"
+    )
+    connection.exec_driver_sql(
+        "INSERT INTO refusal VALUES (9000, 8192, 2.0, 3, 2, 'RCPT', 0, 0, '550 No', '', '[]')"
+    )
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SELECT setval(pg_get_serial_sequence('name', 'id'), 10)")
 

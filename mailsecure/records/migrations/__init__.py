@@ -15,7 +15,7 @@ from sqlalchemy import Connection, inspect, text
 
 __all__ = ["LATEST", "VERSION_TABLE", "NotUpgraded", "migrate"]
 
-LATEST = "0002"
+LATEST = "0003"
 #: Where alembic keeps the version, in the database.
 VERSION_TABLE = "records_version"
 _LOCK = 7_236_452_010
