@@ -7,6 +7,8 @@ all of them; where one is not there the exit code is 66, and that id is named.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +41,14 @@ def quarantine() -> None:
     """See and command what is held."""
 
 
-def _filtered(command: Decorated) -> Decorated:
-    """Add the options that choose what is held."""
+def _filtered(command: Decorated, held_for: Sequence[str] = ("--held-for",)) -> Decorated:
+    """Add the options that choose what is held; ``held_for`` are the names of one of them."""
+    why = "Any part of why it is held, or a symbol."
     for names, kind, metavar, text in (
         (("--older",), Age(), "AGE", "What came longer ago than this: 7d."),
         (("--since",), Age(), "AGE", "What came within this time: 2h, or since yesterday."),
         (("--subject",), Part(), "TEXT", "Any part of the subject."),
-        (("--held-for",), Part(), "TEXT", "Any part of why it is held, or a symbol."),
+        ((*held_for, "held_for"), Part(), "TEXT", why),
         (("--sender",), Part(), "ADDRESS", "A sender, @domain, or any part; <> for none."),
     ):
         command = click.option(*names, type=kind, metavar=metavar, help=text)(command)
@@ -63,7 +66,7 @@ _reason = click.option("--reason", default="", metavar="TEXT", help="Why; for th
 
 
 @quarantine.command("list")
-@_filtered
+@partial(_filtered, held_for=("--reason", "--held-for"))
 @click.option("--limit", type=click.IntRange(1), help="At most so many messages.")
 @click.option("--oldest-first", is_flag=True, help="The oldest first, not the newest.")
 @one_node
