@@ -8,6 +8,7 @@ ones they began with.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -42,7 +43,9 @@ MOST_PATIENCE = 60.0
 class _Made:
     """What was made for one configuration."""
 
-    def __init__(self, site: Site, checks: Sequence[Check], counters: Counters) -> None:
+    def __init__(
+        self, site: Site, checks: Sequence[Check], signer: Signer, counters: Counters
+    ) -> None:
         config = site.config
         self.config = config
         self.checks = checks
@@ -50,7 +53,7 @@ class _Made:
         self.begun: set[str] = set()
         self.policy = Policy.of(config)
         self.pipeline = Pipeline(site.world.clock, checks, config.scan.check_timeout, counters)
-        self.signer = Signer(site)
+        self.signer = signer
         self.authserv_id = config.authentication.authserv_id or config.node.hostname
 
 
@@ -90,9 +93,16 @@ class Scanner:
                     checks.append(maker.make(site))
                 except ValueError as fault:
                     problems.append(Problem(config.file, 0, name, "", str(fault)))
+                except Exception as error:
+                    # Somebody else's code may raise anything.
+                    problems.append(Problem(config.file, 0, name, "", _unforeseen(error)))
+        try:
+            signer = Signer(site)
+        except ConfigProblems as more:
+            problems += more.problems
         if problems:
             raise ConfigProblems(problems)
-        return _Made(site, checks, self._counters)
+        return _Made(site, checks, signer, self._counters)
 
     # -- life
 
@@ -234,6 +244,12 @@ class Scanner:
             },
             "workers": self._pool.report(),
         }
+
+
+def _unforeseen(error: Exception) -> str:
+    """Say what ``error`` is, and the line that raised it."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"cannot be made: {type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
 
 
 async def _begin(check: Check, made: _Made) -> None:

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailsecure.counters import Counters
-from mailsecure.errors import LocalFault
+from mailsecure.errors import ConfigProblems, LocalFault
 from mailsecure.scan.api import Check, Site
 from mailsecure.scan.scanner import MOST_PATIENCE, Scanner
 from mailsecure.scan.values import Facts, Finding, Stage
@@ -175,6 +175,19 @@ class ScannerTests(SynchronousTestCase):
         self.done.clear()
         self.reload("plain", "heir")
         self.did("stop plain3", "start plain4", "start heir3")
+
+    def test_cannot_be_made(self) -> None:
+        """Whatever a maker raises is told, with its line, and nothing has changed."""
+        self.successResultOf(self.start())
+        self.done.clear()
+        self.patch(self.plain, "kind", None)
+        with self.assertRaises(ConfigProblems) as raised:
+            self.reload("plain", "heir")
+        (problem,) = raised.exception.problems
+        self.assertRegex(
+            str(problem), r"\[plain\]: cannot be made: TypeError: .*\(.*test_scanner\.py:\d+\)"
+        )
+        self.did()
 
     def test_anybodys_code(self) -> None:
         """What a check raises at its end, or that it never ends, keeps nobody from ending."""
