@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
@@ -150,6 +150,8 @@ class Daemon(Service):
         self._starting: Deferred[None] | None = None
         self._started: list[Startable] = []
         self._clock_watch = SetBack(parts.world, self._clock_set_back)
+        #: The ini that is read last is the one that counts.
+        self._reloading = DeferredLock()
 
     def setServiceParent(self, parent: Any) -> None:
         """Join twistd's application, and make our log its log."""
@@ -327,6 +329,13 @@ class Daemon(Service):
 
         Raises ConfigProblems or LocalFault, and has changed nothing then.
         """
+        await self._reloading.acquire()
+        try:
+            return await self._reload()
+        finally:
+            self._reloading.release()
+
+    async def _reload(self) -> Sequence[str]:
         parts = self.parts
         if self._accepting:
             parts.notices.reloading()

@@ -56,7 +56,9 @@ def makeService(options: Options) -> IService:
         config = read_config(path)
         service: IService = build(config, real_world(config), path)
     except ConfigProblems as problems:
-        print(f"mailsecure cannot start: {len(problems.problems)} in the ini", file=sys.stderr)
+        count = len(problems.problems)
+        what = "a mistake" if count == 1 else f"{count} mistakes"
+        print(f"mailsecure cannot start: {what} in the ini", file=sys.stderr)
         print(problems, file=sys.stderr)
         raise SystemExit(os.EX_CONFIG) from None
     except LocalFault as fault:

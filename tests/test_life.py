@@ -627,6 +627,22 @@ class ReloadTests(LifeTestCase):
         self.assertEqual(self.reconfigured, [])
         self.assertEqual(self.history, ["notices.reloading", "notices.ready"])
 
+    def test_two_at_once(self):
+        """The ini that was read last counts, however long it took to read the one before."""
+        daemon = self.started()
+        read = read_config(self.path)
+        slow = Deferred()
+        self.patch(InstantWorld, "in_thread", lambda *_: slow)
+        first = Deferred.fromCoroutine(daemon.reload())
+        self.patch(InstantWorld, "in_thread", lambda _, call, path: succeed(call(path)))
+        self.write(sessions=200)
+        second = Deferred.fromCoroutine(daemon.reload())
+        slow.callback(read)
+        self.successResultOf(first)
+        self.successResultOf(second)
+        self.assertEqual([each.smtp.max_sessions for each in self.reconfigured], [100, 200])
+        self.assertEqual(daemon.parts.config.smtp.max_sessions, 200)
+
     def test_a_part_that_refuses(self):
         """Settings that a part cannot take leave the old ones in place."""
         daemon = self.started()

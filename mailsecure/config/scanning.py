@@ -15,7 +15,6 @@ from ..units import Octets, Seconds
 from .declaring import option
 
 __all__ = [
-    "OUR_CHECKS",
     "Arc",
     "Attachments",
     "Authentication",
@@ -44,24 +43,6 @@ __all__ = [
 
 #: The score that nothing reaches, written ``never``.
 NEVER = float("inf")
-#: Checks and engines that come with mailsecure (``twisted/plugins/mailsecure_checks.py``).
-OUR_CHECKS = frozenset(
-    [
-        "attachments",
-        "authentication",
-        "dnsbl",
-        "greylist",
-        "identity",
-        "markers",
-        "rates",
-        "urls",
-        "clamav",
-        "icap",
-        "milter",
-        "rspamd",
-        "spamassassin",
-    ]
-)
 
 Network = IPv4Network | IPv6Network
 

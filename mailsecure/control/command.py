@@ -8,7 +8,7 @@ Exit codes are those of sysexits.h: 0, 64 usage, 66 no such message or file, 69 
 daemon is not running, 70 a fault of ours, 74 disk, 75 busy, 76 an answer that cannot be
 read, 77 no permission, 78 the ini is wrong.
 
-Nothing here imports Twisted: the command must be quick.
+Nothing here imports Twisted, but for ``check``: the command must be quick.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ import click
 from .. import __version__
 from ..config.files import read_config
 from ..config.model import Config
-from ..config.scanning import OUR_CHECKS
-from ..errors import ConfigProblems, LocalFault, Problem
+from ..errors import ConfigProblems
 from . import tables
 from .asking import (
     Decorated,
@@ -117,7 +116,7 @@ def check(config: Path, as_json: bool) -> int:
     """Check the ini and say where it listens and where mail goes."""
     try:
         read = read_config(config)
-        _check_plugins(read)
+        _check_judging(read)
         summary = tables.summary(read, [name for _, name in socket.if_nameindex()])
     except ConfigProblems as problems:
         _tell_problems(problems, as_json)
@@ -146,20 +145,14 @@ def check(config: Path, as_json: bool) -> int:
     return 0
 
 
-def _check_plugins(config: Config) -> None:
-    """Raise ConfigProblems where the ini names checks that are not there.
+def _check_judging(config: Config) -> None:
+    """Raise ConfigProblems where what judges mail could not begin.
 
-    They are looked for only where it names one that is not ours, because that takes Twisted.
+    That takes Twisted, for which no other command waits.
     """
-    named = {*config.scan.checks, *config.scan.engines, *config.check}
-    if named <= OUR_CHECKS and config.scan.plugins is None:
-        return
-    from ..scan.finding import find_makers, unknown_checks  # noqa: PLC0415
+    from ..scan.trying import problems_of  # noqa: PLC0415
 
-    try:
-        problems = unknown_checks(config, find_makers(config.scan.plugins))
-    except LocalFault as fault:
-        problems = [Problem(config.file, 0, "scan", "plugins", str(fault))]
+    problems = problems_of(config)
     if problems:
         raise ConfigProblems(problems)
 

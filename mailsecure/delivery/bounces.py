@@ -314,14 +314,14 @@ def _status_fields(
         fields.append(("Original-Envelope-Id", _xtext(message.envelope.envid)))
     fields.append(("Arrival-Date", _date(message.arrived)))
     groups = [fields]
-    groups += [_recipient_fields(message, report, settings, utf8) for report in reports]
+    groups += [_recipient_fields(message, report, settings) for report in reports]
     return "\r\n".join(
         "".join(f"{name}: {_clean(value, utf8)}\r\n" for name, value in group) for group in groups
     )
 
 
 def _recipient_fields(
-    message: QueuedMessage, report: Report, settings: Settings, utf8: bool
+    message: QueuedMessage, report: Report, settings: Settings
 ) -> list[tuple[str, str]]:
     mailbox, orcpt = report.recipient.mailbox, report.recipient.orcpt
     fields = []

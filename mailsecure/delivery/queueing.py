@@ -78,7 +78,6 @@ class Destination:
         "passed",
         "reading",
         "ready",
-        "unsure",
         "waiting",
     )
 
@@ -94,7 +93,6 @@ class Destination:
         #: When the earliest message in the spool is due, as far as we know.
         self.due = NEVER
         #: There may be messages in the spool with times that we do not know.
-        self.unsure = False
         self.waiting = 0
         self.reading = False
         #: Whether it stands in its next hop's line for reading.

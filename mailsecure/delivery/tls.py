@@ -65,7 +65,6 @@ class ClientTls:
     """
 
     def __init__(self, level: TlsLevel, authorities: Path | None) -> None:
-        self._level = level
         self._kept: dict[str, Any] = {}
         self._context: SSL.Context | None = None
         self._trust: Any = None

@@ -1,7 +1,7 @@
 """A message as the history is told of it (pure).
 
-:class:`.session.GatewaySession` tells of sessions and refusals itself, which it knows all
-of; what is known of a message lies in several places, and comes together here.
+:class:`.account.Account` tells of sessions and refusals itself, which it knows all of;
+what is known of a message lies in several places, and comes together here.
 """
 
 from __future__ import annotations

@@ -77,6 +77,8 @@ class RecordsService:
     def __init__(self, world: World, settings: Records, state: Path, node: str) -> None:
         self._world = world
         self._settings = settings
+        #: Where the database is, for people; another one waits for a restart.
+        self._place = ""
         self._state = state
         self._node = node
         self._events: list[Event] = []
@@ -105,6 +107,7 @@ class RecordsService:
         """
         settings, world = self._settings, self._world
         database = database_of(settings, self._state)
+        self._place = settings.database or "records.db"
         store = Store(database, database.engine(), self._node, settings.subjects)
         self._writer = writer = Writer(
             store,
@@ -268,7 +271,7 @@ class RecordsService:
             return {}
         tally = writer.tally
         return {
-            "database": self._settings.database or "records.db",
+            "database": self._place,
             "written": tally.written,
             "waiting": self._handed - tally.taken + len(self._events),
             "backlog": writer.backlog_octets,

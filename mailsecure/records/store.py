@@ -208,7 +208,7 @@ class Store:
 
     def _prune_messages(self, connection: Connection, bound: int) -> bool:
         """Remove the oldest messages with all that is theirs."""
-        last = self._slice_end(connection, message, message.c.id, bound)
+        last = self._slice_end(connection, message.c.id, bound)
         end = bound if last is None else last
         self._database.forget_subjects(connection, end)
         connection.execute(delete(message).where(message.c.id < end))
@@ -218,7 +218,7 @@ class Store:
         return more
 
     @staticmethod
-    def _slice_end(connection: Connection, table: Table, key: Any, bound: int) -> int | None:
+    def _slice_end(connection: Connection, key: Any, bound: int) -> int | None:
         """Return the key at which a slice ends; None where all below ``bound`` is in it."""
         found: int | None = connection.execute(
             select(key).where(key < bound).order_by(key).offset(SLICE).limit(1)
@@ -226,7 +226,7 @@ class Store:
         return found
 
     def _prune_table(self, connection: Connection, table: Table, key: Any, bound: int) -> bool:
-        last = self._slice_end(connection, table, key, bound)
+        last = self._slice_end(connection, key, bound)
         connection.execute(delete(table).where(key < (bound if last is None else last)))
         return last is not None
 
@@ -263,8 +263,3 @@ class Store:
                 )
         except SQLAlchemyError as error:
             raise Trouble(reason_of(error)) from error
-
-
-def ticks(wall: float) -> int:
-    """Return the id that Unix time ``wall`` begins with."""
-    return int(wall * 1_000_000) << TICK_BITS

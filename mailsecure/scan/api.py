@@ -121,10 +121,17 @@ class Stateful(Protocol):
     """A check that has something to open and close may have these, too."""
 
     async def start(self) -> None:
-        """Called once before the first session; LocalFault ends the daemon's start."""
+        """Called once before the first session.
+
+        LocalFault ends the daemon's start; at a reload it is logged, and the check is asked
+        all the same.
+        """
 
     async def stop(self) -> None:
-        """Called once after the last session."""
+        """Called once where :meth:`start` succeeded: at the end, and when a reload replaces it.
+
+        Sessions that began before that reload still ask this check.
+        """
 
 
 @runtime_checkable

@@ -10,45 +10,28 @@ a field (CR or LF in the wrong place, a name that is none) raises
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from ..errors import RemoteFault
+from .header_fields import named
 from .values import AddField, RemoveField
 
-__all__ = ["fields", "first_values", "prefixed_subject", "split", "without"]
+__all__ = ["fields", "first_values", "prefixed_subject", "without"]
 
 _NAME = re.compile(r"[!-9;-~]{1,70}")
-_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
 _BROKEN = re.compile(r"\r(?!\n)|(?<!\r)\n|\r\n(?![ \t])|\0")
 _WSP = re.compile(r"\s+")
 #: The longest line of a field that we write (RFC 5322 §2.1.1).
 _LONGEST = 998
 
 
-def split(header: bytes) -> Iterator[tuple[bytes, str]]:
-    """Yield each field as its octets, folded lines included, and its name in lower case.
-
-    The name of what is no field is "".
-    """
-    at, end = 0, len(header)
-    while at < end:
-        stop = header.find(b"\r\n", at)
-        while 0 <= stop < end - 2 and header[stop + 2] in b" \t":
-            stop = header.find(b"\r\n", stop + 2)
-        stop = end if stop < 0 else stop + 2
-        raw = header[at:stop]
-        match = _FIELD.match(raw)
-        yield raw, match[1].decode("ascii").lower() if match else ""
-        at = stop
-
-
-def first_values(header: bytes, names: Sequence[str]) -> list[str]:
+def first_values(header: bytes, names: tuple[str, ...]) -> list[str]:
     """Return the value of the first field of each name (lower case), unfolded; "" for none."""
     found = dict.fromkeys(names, "")
     left = set(names)
-    for raw, name in split(header):
+    for start, end, name in named(header, names):
         if name in left:
-            found[name] = _unfolded(raw)
+            found[name] = _unfolded(header[start:end])
             left.discard(name)
             if not left:
                 break
@@ -65,18 +48,15 @@ def without(header: bytes, edits: Iterable[RemoveField]) -> bytes:
     wanted: dict[str, list[RemoveField]] = {}
     for edit in edits:
         wanted.setdefault(edit.name.lower(), []).append(edit)
-    low = header.lower()
-    if not any(name.encode() in low for name in wanted):
-        return header
     kept = []
+    at = 0
     seen: dict[str, int] = {}
-    for raw, name in split(header):
-        if name in wanted:
-            seen[name] = count = seen.get(name, 0) + 1
-            if any(_meant(edit, raw, count) for edit in wanted[name]):
-                continue
-        kept.append(raw)
-    return b"".join(kept)
+    for start, end, name in named(header, tuple(wanted)):
+        seen[name] = count = seen.get(name, 0) + 1
+        if any(_meant(edit, header[start:end], count) for edit in wanted[name]):
+            kept.append(header[at:start])
+            at = end
+    return b"".join([*kept, header[at:]]) if kept else header
 
 
 def _meant(edit: RemoveField, raw: bytes, count: int) -> bool:
@@ -105,16 +85,10 @@ def _field(added: AddField) -> bytes:
 def prefixed_subject(header: bytes, prefix: str) -> bytes:
     """Return ``header`` with ``prefix`` in front of its subject, unless it is there."""
     mark = prefix.encode()
-    kept = []
-    found = False
-    for raw, name in split(header):
-        if found or name != "subject":
-            kept.append(raw)
-            continue
-        found = True
-        head, _, rest = raw.partition(b":")
+    for start, end, _ in named(header, ("subject",)):
+        head, _, rest = header[start:end].partition(b":")
         subject = rest.lstrip(b" \t")
-        kept.append(raw if subject.startswith(mark) else head + b": " + mark + b" " + subject)
-    if not found:
-        kept.append(b"Subject: " + mark + b"\r\n")
-    return b"".join(kept)
+        if subject.startswith(mark):
+            return header
+        return header[:start] + head + b": " + mark + b" " + subject + header[end:]
+    return header + b"Subject: " + mark + b"\r\n"

@@ -20,7 +20,6 @@ _LONGEST_RAW = 2000
 _LONGEST = 250
 _ENCODED = re.compile(r"=\?[^? ]{1,40}\?[bBqQ]\?[^? ]*\?=")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_ADDRESS = re.compile(r"<([^<>]*)>\s*$")
 
 
 @dataclass(frozen=True, slots=True)

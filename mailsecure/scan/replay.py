@@ -62,7 +62,7 @@ class Lookups:
     async def fetch(self, questions: Iterable[Question]) -> None:
         """Ask those of ``questions`` that were not asked yet, side by side."""
         new = [each for each in dict.fromkeys(questions) if each not in self._asked]
-        room = self._limit - len(self._asked)
+        room = max(0, self._limit - len(self._asked))
         for each in new[room:]:
             self._answers[each] = None
         self._asked.update(new)

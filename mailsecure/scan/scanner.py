@@ -8,16 +8,19 @@ ones they began with.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
 from ..background import background
 from ..config.model import Config
 from ..counters import Counters
-from ..errors import ConfigProblems, Problem, RemoteFault
+from ..errors import ConfigProblems, LocalFault, Problem, RemoteFault
 from ..spool.values import Body
 from .api import Check, Counting, Heir, ICheckMaker, Pool, Reporting, Site, Stateful
 from .dressing import dress
@@ -33,19 +36,24 @@ __all__ = ["Scanner"]
 
 _log = Logger(namespace="scan")
 
+#: How long a check may take to begin at a reload, and to end, in seconds.
+MOST_PATIENCE = 60.0
+
 
 class _Made:
     """What was made for one configuration."""
 
-    def __init__(self, site: Site, checks: Sequence[Check], counters: Counters) -> None:
+    def __init__(
+        self, site: Site, checks: Sequence[Check], signer: Signer, counters: Counters
+    ) -> None:
         config = site.config
         self.config = config
         self.checks = checks
-        #: Names of checks that run already, begun by a predecessor.
-        self.inherited: set[str] = set()
+        #: Names of checks that run, begun here or by a predecessor.
+        self.begun: set[str] = set()
         self.policy = Policy.of(config)
         self.pipeline = Pipeline(site.world.clock, checks, config.scan.check_timeout, counters)
-        self.signer = Signer(site)
+        self.signer = signer
         self.authserv_id = config.authentication.authserv_id or config.node.hostname
 
 
@@ -70,6 +78,9 @@ class Scanner:
         self._made = self._make(site.config)
         self._running = False
         self._pool_runs = False
+        #: Start, stop and each reload wait for the one before, or what one begins another
+        #: would never end.
+        self._turn = DeferredLock()
 
     def _make(self, config: Config) -> _Made:
         site = replace(self._site, config=config)
@@ -82,33 +93,47 @@ class Scanner:
                     checks.append(maker.make(site))
                 except ValueError as fault:
                     problems.append(Problem(config.file, 0, name, "", str(fault)))
+                except Exception as error:
+                    # Somebody else's code may raise anything.
+                    problems.append(Problem(config.file, 0, name, "", _unforeseen(error)))
+        try:
+            signer = Signer(site)
+        except ConfigProblems as more:
+            problems += more.problems
         if problems:
             raise ConfigProblems(problems)
-        return _Made(site, checks, self._counters)
+        return _Made(site, checks, signer, self._counters)
 
     # -- life
 
     async def start(self) -> None:
         """Start the processes and whatever checks need.  LocalFault: it cannot be."""
-        self._running = True
-        await self._begin(self._made)
+        await self._turn.acquire()
+        try:
+            self._running = True
+            await self._start_pool(self._made)
+            for check in self._made.checks:
+                await _begin(check, self._made)
+        finally:
+            self._turn.release()
 
-    async def _begin(self, made: _Made) -> None:
+    async def _start_pool(self, made: _Made) -> None:
         if not self._pool_runs and (made.checks or made.signer.active):
             self._pool_runs = True
             await self._pool.start()
-        for check in made.checks:
-            if check.name not in made.inherited:
-                await _start(check)
 
     async def stop(self) -> None:
         """Stop them; sessions are over."""
-        self._running = False
-        for check in self._made.checks:
-            await _stop(check)
-        if self._pool_runs:
-            self._pool_runs = False
-            await self._pool.stop()
+        await self._turn.acquire()
+        try:
+            self._running = False
+            for check in self._made.checks:
+                await self._end(check, self._made)
+            if self._pool_runs:
+                self._pool_runs = False
+                await self._pool.stop()
+        finally:
+            self._turn.release()
 
     def prepared(self, config: Config) -> Callable[[], None]:
         """Make everything anew; what is returned puts it in place.  Raises as the start."""
@@ -121,17 +146,43 @@ class Scanner:
 
     async def _replace(self, made: _Made) -> None:
         """Use ``made`` from the next session on.  An heir goes on with what is open already."""
-        old, self._made = self._made, made
-        self._pool.reconfigure(made.config.scan)
-        before = {check.name: check for check in old.checks}
-        for check in made.checks:
-            if isinstance(check, Heir) and check.name in before:
-                check.inherit(before.pop(check.name))
-                made.inherited.add(check.name)
-        if self._running:
+        await self._turn.acquire()
+        try:
+            old, self._made = self._made, made
+            self._pool.reconfigure(made.config.scan)
+            before = {check.name: check for check in old.checks}
+            for check in made.checks:
+                if isinstance(check, Heir) and check.name in old.begun:
+                    check.inherit(before.pop(check.name))
+                    made.begun.add(check.name)
             for check in before.values():
-                await _stop(check)
-            await self._begin(made)
+                await self._end(check, old)
+            if self._running:
+                await self._start_pool(made)
+                for check in made.checks:
+                    await self._bounded(f"the start of check {check.name}", _begin(check, made))
+        finally:
+            self._turn.release()
+
+    async def _end(self, check: Check, made: _Made) -> None:
+        if check.name in made.begun:
+            made.begun.discard(check.name)
+            if isinstance(check, Stateful):
+                await self._bounded(f"the end of check {check.name}", check.stop())
+
+    async def _bounded(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for ``work``, which may be anybody's code: whatever it does, all else goes on."""
+
+        async def guarded() -> None:
+            try:
+                await work
+            except LocalFault as fault:
+                _log.error("{what} failed: {reason}", what=what, reason=str(fault))
+
+        done = background(what, guarded())
+        if not done.called:
+            done.addTimeout(MOST_PATIENCE, self._site.world.clock, partial(_too_long, what))
+        await done
 
     # -- for the gateway
 
@@ -195,11 +246,18 @@ class Scanner:
         }
 
 
-async def _start(check: Check) -> None:
-    if isinstance(check, Stateful):
-        await check.start()
+def _unforeseen(error: Exception) -> str:
+    """Say what ``error`` is, and the line that raised it."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"cannot be made: {type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
 
 
-async def _stop(check: Check) -> None:
-    if isinstance(check, Stateful):
-        await check.stop()
+async def _begin(check: Check, made: _Made) -> None:
+    if check.name not in made.begun:
+        if isinstance(check, Stateful):
+            await check.start()
+        made.begun.add(check.name)
+
+
+def _too_long(what: str, result: None, seconds: float) -> None:
+    _log.error("{what} took more than {seconds} s, and is given up", what=what, seconds=seconds)

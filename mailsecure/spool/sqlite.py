@@ -243,6 +243,9 @@ class SqliteSpool:
         reopened.addCallbacks(self._reopened, self._not_reopened)
 
     def _reopened(self, _: None) -> None:
+        if self._closing:
+            # It is closed behind us, in the writer's thread.
+            return
         _log.warn("the spool is open again")
         self._opened(None)
 

@@ -17,8 +17,7 @@ from click.testing import CliRunner
 from rich.console import Console
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailsecure.config.load import defaults, parse_config
-from mailsecure.config.model import Route, RouteKind
+from mailsecure.config.load import parse_config
 from mailsecure.control import asking, client, command, tables
 from mailsecure.control.client import ask
 from mailsecure.control.wire import Kind, Refusal, encode, refused
@@ -447,18 +446,13 @@ class CommandTests(SynchronousTestCase):
             self.assertEqual(command.main([]), 130)
 
     def test_check(self):
-        parsed = defaults()
-        example = mock.Mock(file="x.ini")
-        example.node.hostname, example.node.state = "mx1.example.com", Path("/var/lib/ms")
-        example.smtp.listen, example.smtp.listen_tls = ("tcp:25",), ("tcp:465",)
-        example.smtp.tls_certificate = Path("/c.pem")
-        example.relay.networks = ()
-        example.scan.checks, example.scan.engines = ("markers",), ("clamav",)
-        example.scan.plugins, example.check = None, {}
-        example.domains = {"example.com": Route(RouteKind.SMTP, "10.0.0.5", 25)}
-        example.manhole.listen, example.metrics.listen = "", "tcp:9125"
-        example.log.file = "-"
-        example.cluster, example.virtual = parsed.cluster, parsed.virtual
+        example = parse_config(
+            "[node]\nhostname = mx1.example.com\nstate = /var/lib/ms\n"
+            "[smtp]\nlisten_tls = tcp:465\ntls_certificate = /c.pem\n[relay]\nnetworks =\n"
+            "[scan]\nchecks = markers\nengines = clamav\n[metrics]\nlisten = tcp:9125\n"
+            "[domains]\nexample.com = smtp://10.0.0.5\n",
+            "x.ini",
+        )
         self.patch(command, "read_config", lambda path: example)
         self.assertEqual(
             self.run_main("check"),
@@ -536,6 +530,21 @@ class CommandTests(SynchronousTestCase):
         code, out, _ = self.run_main("check", "--json")
         self.assertEqual(code, 78)
         self.assertEqual([each["line"] for each in json.loads(out)["problems"]], [3, 9])
+
+    def test_check_of_what_judges(self):
+        """What shows only when the checks are made is told, all of it, and nothing starts."""
+        found = parse_config(
+            "[node]\nstate = /nowhere\n[scan]\nchecks = dnsbl nonsense greylist\n"
+            "[dnsbl]\nreject = 0\n[signing:x]\ndomains = a.example\nkey = /dev/null\n",
+            "x.ini",
+        )
+        self.patch(command, "read_config", lambda path: found)
+        code, out, err = self.run_main("check")
+        self.assertEqual((code, out), (78, ""))
+        self.assertIn("[scan] checks: there is no check 'nonsense'", err)
+        self.assertIn("[dnsbl]: reject must be more than 0", err)
+        self.assertIn("[signing:x] key: /dev/null is no private key in PEM", err)
+        self.assertEqual(len(err.splitlines()), 3)
 
     def test_check_of_a_real_file(self):
         code, _, err = self.run_main("check")

@@ -288,6 +288,13 @@ class SqliteServiceTests(ServiceContract, TestCase):
         (item,) = await made.trace(Search())
         self.assertEqual(item["subject"], "")
 
+    async def test_another_database(self) -> None:
+        """It waits for a restart: the report says which one is written."""
+        self.service = made = await self.started()
+        before = made.figures()["database"]
+        made.reconfigure(settings(database="other.db"))
+        self.assertEqual(made.figures()["database"], before)
+
     async def test_without_a_driver(self) -> None:
         """A database that can never be there is a fault at start, in one line."""
         self.patch(postgresql, "create_engine", self.no_driver)

@@ -96,6 +96,10 @@ class ReplayTests(SynchronousTestCase):
         self.assertIsNone(self.lookups.answer(("A", "29.example")))
         self.assertEqual(self.lookups.answer(("A", "1.example")), [])
         self.assertEqual(len(self.lookups.as_json()), 30)
+        # Not in a later round either.
+        self.fetch(*[("A", f"{i}.example") for i in range(30, 50)])
+        self.assertEqual(len(self.resolver.questions), 20)
+        self.assertEqual(len(self.lookups.as_json()), 50)
 
     def test_follow_ups(self) -> None:
         """What a record names is asked as soon as the record is there."""

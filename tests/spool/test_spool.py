@@ -8,7 +8,7 @@ import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
 from mailsecure.config.load import parse_config
@@ -280,6 +280,21 @@ class DiskTests(SpoolTestCase):
         self.assertIsNone(await self.spool.content(refused.id))
         self.assertIsNotNone(await self.spool.content(kept.id))
         await self.spool.accept(new_message())
+
+    async def test_closed_while_it_is_opened_again(self) -> None:
+        """It stays closed, and measures nothing any more."""
+        self.patch(self.spool, "_pause", 0.01)
+        real, closed = self.spool._reopen, Deferred()
+
+        def reopen_and_close() -> None:
+            real()
+            self.spool.close().chainDeferred(closed)
+
+        self.patch(self.spool, "_reopen", reopen_and_close)
+        self.fail_sync(errno.EIO)
+        await self.assertFailure(self.spool.accept(new_message(body=b"x" * 2000)), SpoolBroken)
+        await closed
+        self.assertEqual(self.spool.health().why, "the spool is closed")
 
     async def until_well(self) -> None:
         from twisted.internet import reactor

@@ -1,8 +1,8 @@
 """Header sections: fields, their words and parameters, within limits (pure; RFC 5322, 2045).
 
 The standard library's parser recurses, and holds a message several times; a message that is
-made to hurt it does.  So sections are cut into fields here, in one pass, and the library only
-gets single values, of bounded length, to decode (RFC 2047, RFC 2231).
+made to hurt it does.  So sections are cut into fields by :mod:`..header_fields`, in one pass, and
+the library only gets single values, of bounded length, to decode (RFC 2047, RFC 2231).
 
 Real mail is not what the standards say.  Lines that are no field are passed over, as
 everybody does; a field that is there twice is there twice, since nobody knows which one the
@@ -18,6 +18,7 @@ from email.errors import HeaderParseError
 from typing import Final
 
 from ..faults import Unscannable
+from ..header_fields import cut
 from .text import decode, printable
 
 __all__ = [
@@ -96,27 +97,18 @@ def read_fields(source: bytes, start: int, end: int) -> tuple[Fields, int]:
     if found is None and end - start > MAX_SECTION:
         raise Unscannable(f"a header section of more than {MAX_SECTION} octets")
     stop, body = (end, end) if found is None else found.span()
-    return Fields(list(_cut(source[start:stop]))), body
+    return Fields(list(_fields(source[start:stop]))), body
 
 
-def _cut(section: bytes) -> Iterator[tuple[str, bytes]]:
-    name, lines, count = "", [b""], 0
-    for line in section.split(b"\n"):
-        if line.startswith((b" ", b"\t")):
-            lines.append(line)
-            continue
-        if name:
-            yield name, b"\n".join(lines)
-        match = _FIELD.match(line)
-        if match is None:
-            name = ""
+def _fields(section: bytes) -> Iterator[tuple[str, bytes]]:
+    count = 0
+    for piece, name in cut(section, loose=True):
+        if name is None:
             continue
         count += 1
         if count > MAX_FIELDS:
             raise Unscannable(f"more than {MAX_FIELDS} header fields")
-        name, lines = match[1].decode("ascii").lower(), [line[match.end() :]]
-    if name:
-        yield name, b"\n".join(lines)
+        yield name[1].decode("ascii").lower(), piece[name.end() :].removesuffix(b"\n")
 
 
 def unfold(value: bytes) -> str:

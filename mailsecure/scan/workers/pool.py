@@ -52,7 +52,7 @@ class WorkerPool:
         self._world = world
         self._settings = settings
         wanted = settings.workers or max(LEAST_PROCESSES, len(os.sched_getaffinity(0)))
-        self._staff = Staff(world, self, wanted, package, lambda: self._settings.worker_memory)
+        self._staff = Staff(world, self, wanted, package, settings.worker_memory)
         self._stopped = True
         self._idle: list[Worker] = []
         self._waiting: deque[Task] = deque()
@@ -78,8 +78,7 @@ class WorkerPool:
             await ended
 
     def reconfigure(self, settings: Scan) -> None:
-        """Go by other settings: ``worker_time`` from the next job on, ``worker_memory`` from
-        the next process on."""
+        """Go by another ``worker_time``, from the next job on; all else waits for a restart."""
         self._settings = settings
 
     def report(self) -> dict[str, Any]:

@@ -9,7 +9,6 @@ comes and who goes (:class:`Employer`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -53,9 +52,9 @@ class Staff:
         employer: Employer,
         wanted: int,
         package: str,
-        memory: Callable[[], int],
+        memory: int,
     ) -> None:
-        """``memory`` is what a worker may take, in octets, asked for each."""
+        """``memory`` is what a worker may take, in octets."""
         self._world = world
         self._employer = employer
         self._package = package
@@ -186,4 +185,4 @@ class Staff:
         worker = self._employer.make_worker(self._numbers)
         with worker.link.open() as theirs:
             self.workers[worker.number] = worker
-            forker.fork(worker.number, theirs, self._memory())
+            forker.fork(worker.number, theirs, self._memory)
