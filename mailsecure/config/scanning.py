@@ -264,10 +264,11 @@ class Attachments:
     The name of a file counts, and so do its first octets.
     """
 
-    forbidden_names: tuple[str, ...] = option("words", "*.ade *.adp *.app *.bas *.bat *.chm *.cmd *.com *.cpl *.dll *.exe *.hta *.inf *.ins *.isp *.jar *.js *.jse *.lnk *.mde *.msc *.msi *.msp *.mst *.pcd *.pif *.ps1 *.reg *.scr *.sct *.shb *.sys *.vb *.vbe *.vbs *.vxd *.wsc *.wsf *.wsh", "Patterns of names that are not let through, also within archives.")
+    forbidden_names: tuple[str, ...] = option("words", "*.ade *.adp *.app *.application *.appref-ms *.appx *.appxbundle *.bas *.bat *.chm *.cmd *.com *.cpl *.diagcab *.dll *.exe *.gadget *.hta *.img *.inf *.ins *.iso *.isp *.jar *.jnlp *.js *.jse *.library-ms *.lnk *.mde *.msc *.msi *.msix *.msixbundle *.msp *.mst *.pcd *.pif *.ps1 *.reg *.scf *.scr *.sct *.search-ms *.settingcontent-ms *.shb *.shs *.sys *.vb *.vbe *.vbs *.vhd *.vhdx *.vxd *.ws *.wsc *.wsf *.wsh *.xll", "Patterns of names that are not let through, also within archives.")
     forbidden_types: tuple[str, ...] = option("words", "", "Media types that are not let through, by the real type; with * for a family.", "application/x-iso9660-image audio/*")
     forbidden: ScanAction = option("choice", "reject", "What is done with a forbidden name or type.")
-    executables: ScanAction = option("choice", "reject", "What is done with programs (PE, ELF, Mach-O, scripts with #!), whatever their name.")
+    executables: ScanAction = option("choice", "reject", "What is done with programs (PE, ELF, Mach-O, Java), whatever their name.")
+    scripts: ScanAction = option("choice", "accept", "What is done with files that begin with #!, which only Unix runs: any archive of source code has some.")
     double_extensions: ScanAction = option("choice", "reject", "What is done with names such as invoice.pdf.exe.")
     macros: ScanAction = option("choice", "tag", "What is done with Office documents that hold macros.")
     suspicious_macros: ScanAction = option("choice", "quarantine", "What is done with macros that run by themselves and reach for the system.")

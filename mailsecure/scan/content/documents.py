@@ -35,8 +35,10 @@ _BOUNDSHEET, _FILEPASS, _LABEL = 0x0085, 0x002F, 0x0018
 _MACRO_SHEET, _AUTO_OPEN = 1, 1
 _MSI: Final = "000C1084-0000-0000-C000-000000000046"
 _PDF_ENCRYPT = re.compile(rb"/Encrypt\s{0,20}(?:<<|\d{1,10}\s{1,20}\d{1,10}\s{1,20}R)")
-#: The macros of a document that is saved as a web page or as XML: compressed, in base64.
-_ACTIVE_MIME: Final = (b"ActiveMime", b"QWN0aXZlTWltZ")
+#: The macros of a document that is saved as a web page or as XML: compressed, a file of their
+#: own, or in base64 in the text.
+_ACTIVE_MIME: Final = b"ActiveMime\0\0"
+_ACTIVE_MIME_IN_TEXT: Final = b"QWN0aXZlTWltZ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,9 @@ def look_into_pdf(content: bytes) -> frozenset[Trait]:
 
 
 def look_into_text(content: bytes) -> frozenset[Trait]:
-    """Return MACROS for a text that is an Office document with macros."""
-    return frozenset({Trait.MACROS} if any(each in content for each in _ACTIVE_MIME) else ())
+    """Return MACROS for a text that is an Office document with macros, or their own file."""
+    found = content.startswith(_ACTIVE_MIME) or _ACTIVE_MIME_IN_TEXT in content
+    return frozenset({Trait.MACROS} if found else ())
 
 
 def look_into_ole(content: bytes) -> Found:

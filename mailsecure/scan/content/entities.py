@@ -15,7 +15,7 @@ from typing import Final
 
 from ..faults import Unscannable
 from .decoding import decode_transfer
-from .fields import Fields, MediaType, media_type, parameters, read_fields
+from .fields import Fields, MediaType, loose_names, media_type, parameters, read_fields
 from .limits import Budget
 from .names import clean_name
 
@@ -111,13 +111,13 @@ def _understood(one: _Pending) -> Iterator[Entity | _Pending]:
 
 
 def _names(fields: Fields, types: list[MediaType]) -> tuple[str, ...]:
+    dispositions = fields.different("content-disposition")
     found = [
-        text
-        for value in fields.different("content-disposition")
-        for name, text in parameters(value)
-        if name == "filename"
+        text for value in dispositions for name, text in parameters(value) if name == "filename"
     ]
     found += [text for _, known in types for name, text in known if name == "name"]
+    for value in (*dispositions, *fields.different("content-type")):
+        found += loose_names(value)
     return tuple(filter(None, dict.fromkeys(map(clean_name, found))))
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "MediaType",
     "count_mailboxes",
     "decode_words",
+    "loose_names",
     "mailboxes",
     "media_type",
     "parameters",
@@ -43,6 +44,9 @@ _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
 _MAILBOX = re.compile(rb"[^\s,;<>()\"@]+@[^\s,;<>()\"@]+")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _ANGLE = re.compile(r"<([^<>]*)>")
+_LOOSE_NAME = re.compile(
+    r"(?<![\w*-])(?:file)?name\s*=\s*(?:\"([^\"]*)|'([^']*)|([^\s;\"']+))", re.IGNORECASE
+)
 _TYPE = re.compile(r"\s*([!#-'*+.0-9A-Z^-~-]+)\s*/\s*([!#-'*+.0-9A-Z^-~-]+)", re.IGNORECASE)
 
 
@@ -152,6 +156,18 @@ def parameters(value: str) -> list[tuple[str, str]]:
     except (ValueError, LookupError, TypeError):
         return []
     return [(name.lower(), decode_words(_plain(text))) for name, text in found[1:]]
+
+
+def loose_names(value: str) -> list[str]:
+    """Return what a program that reads a value without much care takes for file names.
+
+    With a comment behind it, or without the semicolon in front, a name is none for the
+    standard and the library, and is one for some that people use.
+    """
+    found: list[str] = []
+    for text in (value, _without_comments(value)) if "(" in value else (value,):
+        found += (each[1] or each[2] or each[3] for each in _LOOSE_NAME.finditer(text))
+    return [decode_words(name) for name in found if name]
 
 
 def _plain(text: str | tuple[str | None, str | None, str]) -> str:

@@ -6,7 +6,7 @@ from typing import Final
 
 from ..anatomy import Trait
 from .documents import Found, look_into_ole, look_into_pdf, look_into_text
-from .kinds import EXECUTABLES, MAIL, OLE, PDF, is_text, real_type
+from .kinds import EXECUTABLES, MAIL, OLE, PDF, SCRIPT, is_text, real_type
 from .limits import Limits
 from .markers import has_eicar, is_eicar
 from .names import has_double_extension, matches
@@ -32,10 +32,13 @@ def inspect(names: tuple[str, ...], declared: str, content: bytes, limits: Limit
         kind, traits, words = found.kind, found.traits, found.words
     elif kind == PDF:
         traits = look_into_pdf(content)
-    elif is_text(kind):
+    else:
         traits = look_into_text(content)
     if kind in EXECUTABLES:
         traits |= {Trait.EXECUTABLE}
+    if kind == SCRIPT and (names or not declared.startswith("text/")):
+        # What is shown as the text of a mail is no file.
+        traits |= {Trait.SCRIPT}
     in_text = kind == MAIL or (is_text(kind) and declared.startswith("text/"))
     if is_eicar(content) or (in_text and has_eicar(content)):
         traits |= {Trait.EICAR}

@@ -110,9 +110,12 @@ class _Opening:
         content, depth = entity.content, entity.depth
         file = _whole(entity.path, entity.names, entity.declared, content, depth, 0)
         kind = self._file(file)
-        if is_text(kind):
-            page = kind != PLAIN or entity.declared == "text/html"
+        text = is_text(kind)
+        if text or entity.declared.startswith("text/") or not entity.declared:
+            # What is called a text is shown as one, whatever its first octets are.
+            page = (text and kind != PLAIN) or entity.declared == "text/html"
             self.reader.read(content, page, entity.charset)
+        if text:
             self._inner(file, uuencoded_files(content))
 
     def _file(self, file: _File) -> str:
@@ -125,7 +128,7 @@ class _Opening:
             found = self._archive(file, found)
         elif found.kind == TNEF:
             self._inner(file, tnef_files(file.content))
-        elif found.kind == MAIL and file.depth < self._limits.max_depth:
+        elif found.kind == MAIL and _opens(file) and file.depth < self._limits.max_depth:
             self.message(file.content.lstrip(b"\xef\xbb\xbf \t\r\n"), file.path, file.depth + 1)
         self._list(file, found, place)
         return found.kind
@@ -178,6 +181,11 @@ class _Opening:
             *(found.traits, found.words),
         )
         self.parts.insert(min(place, len(self.parts)), part)
+
+
+def _opens(file: _File) -> bool:
+    """Say whether somebody could open ``file`` as a message: not a text that quotes one."""
+    return bool(file.names) or not file.declared.startswith("text/")
 
 
 def _whole(

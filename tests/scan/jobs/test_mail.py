@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import bz2
 import gzip
 import io
+import lzma
 import struct
 import tarfile
 import zipfile
@@ -96,6 +98,18 @@ class MessageTests(SynchronousTestCase):
         self.assertTrue(anatomy(head + page).gtube)
         self.assertFalse(anatomy(message()).gtube)
 
+    def test_texts_in_disguise(self) -> None:
+        """What is shown as a text is read as one, whatever its first octets are."""
+        page = f'<a href="http://a.example/">{GTUBE}</a>'
+        for start in (b"\0", b"%PDF-\r\n", b"GIF89a ", b"\x1f\x8b "):
+            octets = b"Content-Type: text/html\r\n\r\n" + start + page.encode()
+            found = anatomy(octets)
+            self.assertTrue(found.gtube, start)
+            self.assertEqual([url.host for url in found.urls], ["a.example"])
+        wide = b"Content-Type: text/html; charset=utf-16le\r\n\r\n" + page.encode("utf-16le")
+        self.assertTrue(anatomy(wide).gtube)
+        self.assertTrue(anatomy(b"Subject: x\r\n\r\n\0" + GTUBE.encode()).gtube)
+
     def test_listed(self) -> None:
         """Of many parts the ordinary ones are not listed, the notable ones are; bounded."""
         files = {f"{n}.txt": b"" for n in range(1000)} | {"z.exe": b"MZ\0\0", "z.js": b""}
@@ -173,7 +187,7 @@ class FileTests(SynchronousTestCase):
     def test_types(self) -> None:
         """Programs are programs, forbidden types forbidden, whatever they are called."""
         self.assertEqual(self.traits(b"MZ\0\0", "a.jpg"), {Trait.EXECUTABLE})
-        self.assertEqual(self.traits(b"#!/bin/sh", "a.jpg"), {Trait.EXECUTABLE})
+        self.assertEqual(self.traits(b"#!/bin/sh", "a.jpg"), {Trait.SCRIPT})
         self.assertEqual(self.traits(b"ID3\3\0\0\0\0\0\0" + bytes(99)), {Trait.FORBIDDEN_TYPE})
 
     def test_archives(self) -> None:
@@ -311,8 +325,58 @@ class FileTests(SynchronousTestCase):
 
     def test_depth_of_what_looks_like_mail(self) -> None:
         """Text that looks like mail is only gone into as deep as may be."""
-        text = "From: a@b.example\r\nSubject: x\r\n\r\n" * 60 + "Hello"
-        self.assertGreater(anatomy(message(text)).parts_in_all, 40)
+        text = b"From: a@b.example\r\nMIME-Version: x\r\n\r\n" * 60 + b"Hello"
+        self.assertGreater(attached(text, "a.eml").parts_in_all, 40)
+
+    def test_text_that_quotes_mail(self) -> None:
+        """The text of a mail is no mail, whatever it quotes: nobody opens it as one."""
+        quoted = "From: a@b.example\r\nReceived: x\r\n" + "X-Y: z\r\n" * 1200
+        self.assertEqual(anatomy(message(quoted)).parts_in_all, 1)
+        with self.assertRaises(Unscannable):
+            attached(quoted.encode(), "a.eml")
+
+    def test_scripts(self) -> None:
+        """In an archive, or attached; not where somebody writes one into a letter."""
+        tree = zipped({"p/configure": b"#!/bin/sh\n"})
+        [_, archive, script] = attached(tree, "p.zip").parts
+        self.assertEqual((archive.traits, script.traits), ({Trait.ARCHIVE}, {Trait.SCRIPT}))
+        self.assertEqual(anatomy(message("#!/bin/sh\r\nexit\r\n")).parts[0].traits, set())
+        hidden = b"#!/bin/sh\n" + zipped({"a.exe": b"MZ\0\0"})
+        self.assertIn(Trait.EXECUTABLE, self.traits(hidden))
+
+    def test_packed_nothing(self) -> None:
+        """A file of no octets that was compressed is not broken; one that is cut off is."""
+        for packed in (gzip.compress(b""), bz2.compress(b""), lzma.compress(b"")):
+            self.assertEqual(self.traits(packed), {Trait.ARCHIVE})
+        for broken in (
+            gzip.compress(b"Hello")[:10] + b"\xff" * 60,
+            gzip.compress(b"")[:10],
+            bz2.compress(b"")[:4] + bytes(60),
+        ):
+            with self.assertRaises(Unscannable):
+                attached(broken)
+
+    def test_names_in_disguise(self) -> None:
+        """What some program takes for the name is a name."""
+        for disposition in (
+            'attachment; filename="a.exe" (that is it)',
+            'attachment filename="a.exe"',
+            "attachment; filename='a.exe'",
+            'attachment; filename=(x)"a.exe"',
+            'attachment; filename=a.txt; x="filename=\'b.exe"',
+        ):
+            [part] = anatomy(
+                f"Content-Disposition: {disposition}\r\n\r\nx".encode(),
+            ).parts
+            self.assertEqual(part.traits, {Trait.FORBIDDEN_NAME}, disposition)
+        [part] = anatomy(b"Content-Disposition: attachment; filename=a (1).txt\r\n\r\nx").parts
+        self.assertEqual((part.name, part.traits), ("a (1).txt", set()))
+
+    def test_macros_of_their_own(self) -> None:
+        """Those of a document in MHTML are a part; who writes about them sends none."""
+        [_, part] = attached(b"ActiveMime\0\0\xf0\x01" + bytes(50), "editdata.mso").parts
+        self.assertEqual(part.traits, {Trait.MACROS})
+        self.assertEqual(anatomy(message("ActiveMime hides macros\r\n")).parts[0].traits, set())
 
 
 class PrepareTests(SynchronousTestCase):
