@@ -18,7 +18,7 @@ from ...errors import LocalFault
 from ..faults import Unscannable
 from .limits import Budget
 
-__all__ = ["Member", "load", "members"]
+__all__ = ["BrokenArchive", "Member", "load", "members"]
 
 #: How much of one file is held and looked into.
 KEPT: Final = 32 << 20
@@ -30,6 +30,10 @@ _BLOCK = 65536
 _FILTERS: Final = ("bzip2", "compress", "gzip", "lzip", "rpm", "xz", "zstd")
 
 _ffi: Any = None
+
+
+class BrokenArchive(Unscannable):
+    """It is no archive, or one that breaks off, or is packed in an unknown way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ def members(content: bytes, budget: Budget, stream: bool) -> Iterator[Member]:
     """Yield the files of an archive.
 
     ``stream``: it may be one file that was packed without an archive, such as ``a.txt.gz``.
-    Raises Unscannable above a limit, and for an archive that cannot be read to its end.
+    Raises Unscannable above a limit, BrokenArchive for one that cannot be read to its end.
     An archive whose list of files is encrypted is one encrypted file without a name.
     """
     load()
@@ -99,7 +103,7 @@ def _opened(content: bytes, budget: Budget, raw: bool, only_raw: bool = False) -
         if only_raw and reason == _NOTHING:
             return
         if _ENCRYPTED.search(reason) is None and not _has_encrypted(archive):
-            raise Unscannable(f"a broken archive ({reason[:100]})") from None
+            raise BrokenArchive(f"a broken archive ({reason[:100]})") from None
         yield Member("", b"", 0, "", encrypted=True)
     finally:
         _ffi.read_free(archive)

@@ -15,6 +15,7 @@ __all__ = [
     "EXECUTABLES",
     "MAIL",
     "OLE",
+    "OLE_START",
     "PDF",
     "PLAIN",
     "SCRIPT",
@@ -29,6 +30,7 @@ __all__ = [
 
 ZIP: Final = "application/zip"
 OLE: Final = "application/x-ole-storage"
+OLE_START: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 PDF: Final = "application/pdf"
 TNEF: Final = "application/ms-tnef"
 MAIL: Final = "message/rfc822"
@@ -93,7 +95,7 @@ _MAGIC: Final = (
     (0, b"\xcf\xfa\xed\xfe", _MACH),
     (0, b"#!", SCRIPT),
     (0, b"\xef\xbb\xbf#!", SCRIPT),
-    (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", OLE),
+    (0, OLE_START, OLE),
     (0, b"PK\x03\x04", ZIP),
     (0, b"PK\x05\x06", ZIP),
     (0, b"PK\x07\x08PK", ZIP),

@@ -8,15 +8,16 @@ taken apart in turn; :class:`~.limits.Budget` says when it is too much.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from ..anatomy import Anatomy, Part, Trait
 from ..faults import Unscannable
-from .archives import members
+from .archives import BrokenArchive, Member, members
 from .decoding import uuencoded_files
 from .documents import Found
+from .embedded import ole_files
 from .entities import Entity, entities, inner_path
 from .fields import count_mailboxes, mailboxes, read_fields
 from .inspecting import inspect, name_traits, type_traits
@@ -24,7 +25,7 @@ from .kinds import (
     ARCHIVES,
     EXECUTABLES,
     MAIL,
-    OLE,
+    OLE_START,
     PLAIN,
     STREAMS,
     TNEF,
@@ -121,13 +122,16 @@ class _Opening:
     def _file(self, file: _File) -> str:
         """List a file, and what is in it; return its real type."""
         found = inspect(file.names, file.declared, file.content, self._limits)
-        if file.octets > len(file.content) and found.kind in (*ARCHIVES, OLE, TNEF):
+        ole = file.content.startswith(OLE_START)
+        if file.octets > len(file.content) and (ole or found.kind in (*ARCHIVES, TNEF)):
             raise Unscannable(f"a packed file of {file.octets} octets to be opened")
         place = len(self.parts)
         if found.kind in ARCHIVES or (found.kind not in EXECUTABLES and hides_zip(file.content)):
             found = self._archive(file, found)
-        elif found.kind == TNEF:
+        if found.kind == TNEF:
             self._inner(file, tnef_files(file.content))
+        elif ole:
+            self._inner(file, ole_files(file.content))
         elif found.kind == MAIL and _opens(file) and file.depth < self._limits.max_depth:
             self.message(file.content.lstrip(b"\xef\xbb\xbf \t\r\n"), file.path, file.depth + 1)
         self._list(file, found, place)
@@ -136,8 +140,9 @@ class _Opening:
     def _archive(self, file: _File, found: Found) -> Found:
         """List what is in an archive; return what that says about the archive."""
         self._budget.archive(file.archives + 1)
-        traits, kind = set(found.traits) | {Trait.ARCHIVE}, found.kind
-        for member in members(file.content, self._budget, found.kind in STREAMS):
+        traits, kind = set(found.traits), found.kind
+        for member in self._members(file, kind):
+            traits.add(Trait.ARCHIVE)
             name = clean_name(member.name)
             if kind == ZIP:
                 kind = zip_type(member.name) or kind
@@ -155,15 +160,33 @@ class _Opening:
                     self._list(inner, known, len(self.parts))
             else:
                 self._file(inner)
+        if kind in ARCHIVES:
+            traits.add(Trait.ARCHIVE)
         return Found(kind, frozenset(traits) | type_traits(kind, self._limits), found.words)
+
+    def _members(self, file: _File, kind: str) -> Iterator[Member]:
+        """Yield what is in an archive.
+
+        What only looks as if a zip stood in it may not be one: a document in pieces, in another
+        document, has the same octets.
+        """
+        try:
+            yield from members(file.content, self._budget, kind in STREAMS)
+        except BrokenArchive:
+            if kind in ARCHIVES:
+                raise
 
     def _inner(self, file: _File, files: Iterable[tuple[bytes, bytes]]) -> None:
         """List files that were found in another, which is no archive."""
+        total = 0
         for raw, content in files:
             self._budget.file()
+            total += len(content)
+            self._budget.unpacked(len(content), total, len(file.content))
             name = clean_name(raw.decode("utf-8", "replace"))
-            path = inner_path(file.path, name)
-            self._file(_whole(path, (name,), "", content, file.depth, file.archives))
+            path = inner_path(file.path, name) if name else file.path
+            names = (name,) if name else ()
+            self._file(_whole(path, names, "", content, file.depth, file.archives))
 
     def _list(self, file: _File, found: Found, place: int) -> None:
         self.parts_in_all += 1

@@ -7,11 +7,14 @@ import bz2
 import gzip
 import io
 import lzma
+import random
 import struct
 import tarfile
 import zipfile
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailsecure.config.load import parse_config
@@ -296,6 +299,53 @@ class FileTests(SynchronousTestCase):
         ):
             with self.assertRaises(Unscannable):
                 attached(content)
+
+    def test_zip_in_pieces(self) -> None:
+        """A document in pieces in another looks like a zip at its end, and is no broken one."""
+        inner = zipped({"word/a.xml": random.Random(1).randbytes(9000)})
+        pieces = inner[:6000] + bytes(512) + inner[6000:]
+        for octets in (b"%PDF-1.4\n" + pieces, b"\xff\xd8\xff" + inner[3000:]):
+            self.assertEqual(self.traits(octets), set())
+        broken = b"GIF89a" + zipped({"a.zip": pieces})
+        with self.assertRaises(Unscannable):
+            attached(broken)
+
+    def test_files_in_documents(self) -> None:
+        """Attachments of Outlook's messages, and what was dragged into a document."""
+        place = "__attach_version1.0_#00000000"
+        for names, path in (
+            ({"__substg1.0_3707001F": "a.js".encode("utf-16-le")}, "message/a.msg/a.js"),
+            ({"__substg1.0_3704001E": b"a.js\0"}, "message/a.msg/a.js"),
+            ({}, "message/a.msg"),
+        ):
+            streams = {"__substg1.0_37010102": b"MZ\0\0", **names}
+            letter = ole({f"{place}/{name}": value for name, value in streams.items()})
+            [program] = attached(letter, "a.msg").having(Trait.EXECUTABLE)
+            self.assertEqual(program.path, path)
+        label, name, content = b"invoice.pdf\0", b"C:\\a.bat\0", b"MZ\0\0"
+        package = b"\x02\0" + label + name + b"\0\0\3\0" + struct.pack("<I", 2) + b"x\0"
+        package += struct.pack("<I", len(content)) + content
+        package = struct.pack("<I", len(package)) + package
+        for stream in (package, package[:30], b"\4\0\0\0MZ\0\0", b"", b"\4\0\0\0\2\0a\0b\0"):
+            document = zipped({"word/embeddings/oleObject1.bin": ole({"\1Ole10Native": stream})})
+            found = self.traits(document, "a.docx")
+            self.assertEqual(Trait.FORBIDDEN_NAME in found, stream == package, stream)
+            self.assertEqual(Trait.EXECUTABLE in found, b"MZ" in stream, stream)
+        nested = ole({"ObjectPool/_1/Package": zipped({"a.exe": b"MZ\0\0"})})
+        self.assertIn(Trait.EXECUTABLE, self.traits(nested, "a.doc"))
+
+    @given(st.integers(0, 3000), st.binary(min_size=1, max_size=8))
+    def test_broken_documents(self, at: int, octets: bytes) -> None:
+        """Whatever is wrong with a document, it has its parts, or it is unscannable."""
+        letter = bytearray(
+            ole({"a/__substg1.0_37010102": b"x" * 500, "a/\1Ole10Native": b"x" * 99})
+        )
+        letter[at : at + len(octets)] = octets
+        try:
+            found = attached(bytes(letter), "a.msg")
+        except Unscannable:
+            return
+        self.assertEqual(found.parts[1].name, "a.msg")
 
     def test_limits(self) -> None:
         """Depth, files, size and ratio of archives."""
