@@ -216,6 +216,20 @@ class TnefTests(SynchronousTestCase):
         self.assertEqual(list(tnef_files(head + other)), [])
         self.assertEqual(list(tnef_files(head + other * (MAX_ATTRIBUTES + 1) + data)), [])
 
+    def test_long_names(self) -> None:
+        """The title is short, and may say something else; Outlook shows the long name."""
+        short = self.attribute(0x00018010, b"report.txt\0") + self.attribute(0x0006800F, b"x")
+        wide, narrow = "größe.js\0".encode("utf-16-le"), b"a.js\0"
+        for properties, name in (
+            (b"\1\0\0\0\x1f\0\x07\x37" + struct.pack("<II", 1, len(wide)) + wide, "größe.js"),
+            (b"\1\0\0\0\x1e\0\x07\x37" + struct.pack("<II", 1, len(narrow)) + narrow, "a.js"),
+            (b"\1\0\0\0\x1f\0\x07\x37" + struct.pack("<II", 1, 0), "report.txt"),
+            (b"\1\0\0\0\x1f\0\x07\x37\1\0", "report.txt"),
+            (b"", "report.txt"),
+        ):
+            content = b"\x78\x9f\x3e\x22\0\0" + short + self.attribute(0x00069005, properties)
+            self.assertEqual(list(tnef_files(content)), [(name.encode(), b"x")])
+
     @given(st.binary(max_size=200))
     def test_any_octets(self, content: bytes) -> None:
         """Nothing is raised."""
