@@ -185,7 +185,7 @@ class Authentication:
     dkim: bool = option("yes-no", "yes", "Verify DKIM signatures (RFC 6376).")
     arc: bool = option("yes-no", "yes", "Verify ARC chains (RFC 8617).")
     dmarc: DmarcMode = option("choice", "enforce", "What the policy of the sender's domain (RFC 7489) does: off (not asked), score (adds to the score), enforce (what the domain asks for: quarantine or reject).")
-    trusted_sealers: tuple[str, ...] = option("words", "", "Domains of forwarders whose ARC seal is believed where DMARC fails.", "google.com outlook.com")
+    trusted_sealers: tuple[str, ...] = option("words", "", "Domains of forwarders whose ARC seal is believed where DMARC fails.", "google.com microsoft.com")
     max_signatures: int = option("count", "5", "DKIM signatures of one message that are looked at.")
 
 
