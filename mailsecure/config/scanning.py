@@ -224,7 +224,7 @@ class Greylist:
     """Strangers come again: the check ``greylist``, which is off unless [scan] checks names it.
 
     The first message of a client's network, reverse-path and recipient is answered 450; a
-    real mail server comes again.  Known triples pass, and so does a network that came
+    real mail server comes again, perhaps from another network for which SPF passes.  Known triples pass, and so does a network that came
     again for several of them, and a client that a list of the good knows (``[dnsbl]``).  The
     nodes of a cluster tell each other.  Symbol: GREYLISTED.
     """

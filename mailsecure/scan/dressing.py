@@ -5,7 +5,8 @@ X-Spam-Flag as SpamAssassin has them, which every mail program's filters know, a
 X-Scan-Failed where a check could not do its work and the ini says to deliver all the same.
 Fields of ours that came with the message are taken out, or a sender could write his own
 acquittal.  Mail of our own clients to others bears none that speak of spam: a customer's
-program would sort it by them.  :class:`mailsecure.gateway.judging` calls :func:`dress` with the verdict.
+program would sort it by them.  :class:`mailsecure.gateway.judging` calls :func:`dress` with the
+verdict.
 """
 
 from __future__ import annotations
