@@ -4,7 +4,7 @@ A message passes where SPF or DKIM passed for a domain that is *aligned* with th
 the same, or, unless the owner asks for strictness, one of the same organisation, which the
 public suffix list tells.  Where neither did, the owner's policy says what to do, and a
 fault of the DNS that may have been to blame makes it a temperror, never a refusal for good.
-``np`` is RFC 9091's.  :mod:`.checks.authentication` asks the DNS.
+``np`` is RFC 9091's, ``t`` is RFC 9989's.  :mod:`.checks.authentication` asks the DNS.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class DmarcBroken(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A policy record; ``percent`` is pct, ``subdomains`` sp and ``missing`` np."""
+    """A policy record; ``percent`` is pct, ``subdomains`` sp, ``missing`` np, ``testing`` t=y."""
 
     policy: Policy
     subdomains: Policy
@@ -64,6 +64,7 @@ class Record:
     strict_dkim: bool = False
     strict_spf: bool = False
     percent: int = 100
+    testing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,7 @@ def _read(text: str) -> Record:
         tags.get("adkim", "").lower() == "s",
         tags.get("aspf", "").lower() == "s",
         _percent(tags.get("pct", "")),
+        tags.get("t", "").lower() == "y",
     )
 
 
@@ -213,6 +215,9 @@ def evaluate(
         return Outcome(domain, "pass", policy)
     if any(each.result == "temperror" for each in aligned):
         return Outcome(domain, "temperror", policy, reason="SPF or DKIM had no answer")
+    if record.testing:
+        # RFC 9989: as pct=0 was meant.
+        return Outcome(domain, "fail", policy, _MILDER[policy], "spared by t=y")
     if chance < record.percent:
         return Outcome(domain, "fail", policy, policy)
     return Outcome(domain, "fail", policy, _MILDER[policy], f"spared by pct={record.percent}")
