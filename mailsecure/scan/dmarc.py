@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from .tags import TagsBroken, parse_tags
@@ -24,6 +24,7 @@ __all__ = [
     "Policy",
     "Published",
     "Record",
+    "by_way_of_list",
     "discover",
     "evaluate",
     "find_record",
@@ -221,6 +222,17 @@ def evaluate(
     if chance < record.percent:
         return Outcome(domain, "fail", policy, policy)
     return Outcome(domain, "fail", policy, _MILDER[policy], f"spared by pct={record.percent}")
+
+
+def by_way_of_list(outcome: Outcome) -> Outcome:
+    """Return what follows for a message that a mailing list has passed on, and changed.
+
+    RFC 9989 §7.4 forbids refusing it for the policy alone: the list would take the recipient,
+    who has done nothing, off its rolls.
+    """
+    if outcome.disposition is not Policy.REJECT:
+        return outcome
+    return replace(outcome, disposition=Policy.QUARANTINE, reason="by way of a mailing list")
 
 
 def _asked_for(record: Record, inherited: bool, exists: bool) -> Policy:
