@@ -45,6 +45,8 @@ __all__ = ["take_apart"]
 #: reactor's thread.
 MAX_LISTED: Final = 300
 MAX_NOTABLE: Final = 200
+#: Octets that are read of what is called a text and has none in front.
+MAX_DOUBTFUL: Final = 4 << 20
 #: Macro sheets of Excel 4 in a document of the new kind.
 _MACRO_SHEETS: Final = "xl/macrosheets/"
 _ORDINARY: Final = frozenset({Trait.ARCHIVE})
@@ -115,7 +117,7 @@ class _Opening:
         if text or entity.declared.startswith("text/") or not entity.declared:
             # What is called a text is shown as one, whatever its first octets are.
             page = (text and kind != PLAIN) or entity.declared == "text/html"
-            self.reader.read(content, page, entity.charset)
+            self.reader.read(content if text else content[:MAX_DOUBTFUL], page, entity.charset)
         if text:
             self._inner(file, uuencoded_files(content))
 
