@@ -25,7 +25,11 @@ __all__ = ["Entity", "entities", "inner_path"]
 MAX_BOUNDARY: Final = 1000
 MAX_BOUNDARIES: Final = 4
 MAX_PATH: Final = 200
-_DELIMITER = re.compile(rb"^-{2,100}[^\s-][^\r\n]{0,200}", re.MULTILINE)
+#: A line that may be a delimiter, with a header section behind it.
+_DELIMITER = re.compile(
+    rb"^(-{2,100}[^\s-][^\r\n]{0,200})\r?\n(?:content-[a-z-]{1,40}[ \t]{0,9}:|\r?\n)",
+    re.IGNORECASE | re.MULTILINE,
+)
 _MESSAGES: Final = frozenset({"message/rfc822", "message/global", "message/news"})
 
 
@@ -139,7 +143,7 @@ def _split(
         if boundary is not None:
             delimiter = b"--" + boundary.encode("utf-8", "surrogateescape")[:MAX_BOUNDARY].rstrip()
         elif not number and (guess := _DELIMITER.search(content)):
-            delimiter = guess[0].rstrip()
+            delimiter = guess[1].rstrip()
         else:
             return
         for start, end in _between(content, delimiter):
