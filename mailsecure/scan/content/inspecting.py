@@ -15,6 +15,8 @@ __all__ = ["inspect", "name_traits", "type_traits"]
 
 #: What puremagic is given; it knows types by their first octets, and a few by their last.
 _BEGINNING: Final = 4096
+#: Files that mail programs and browsers open as a mail.
+_MAIL_NAMES: Final = ("*.eml", "*.mht", "*.mhtml", "*.nws")
 #: What it calls files that it knows nothing of, or all sorts of.
 _VAGUE: Final = frozenset({"", "application/octet-stream", "text/plain"})
 
@@ -25,6 +27,9 @@ def inspect(names: tuple[str, ...], declared: str, content: bytes, limits: Limit
     Raises Unscannable for a document that cannot be read.
     """
     kind = real_type(content, guess_type)
+    if is_text(kind) and any(matches(name, _MAIL_NAMES) for name in names):
+        # Whatever field it begins with: a mail program opens it.
+        kind = MAIL
     traits: frozenset[Trait] = frozenset()
     words: tuple[str, ...] = ()
     if kind == OLE:

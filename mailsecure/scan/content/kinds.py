@@ -143,6 +143,8 @@ _HEADS: Final = (
 )
 
 _LOOK: Final = 4096
+#: Seals and signatures may stand in front of all that tells a mail.
+_LOOK_FOR_MAIL: Final = 32 << 10
 #: The longest end of a zip: a record of 22 octets and a comment (APPNOTE.TXT §4.3.16).
 _ZIP_TAIL: Final = 22 + 0xFFFF
 _TEXT_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
@@ -151,8 +153,9 @@ _HTML = re.compile(
     re.IGNORECASE,
 )
 _MAIL = re.compile(
-    rb"(?:From [^\r\n]*\r?\n)?(?:Received|Return-Path|Delivered-To|From|To|Subject|Date|"
-    rb"Message-ID|MIME-Version|X-[A-Za-z-]+):",
+    rb"(?:From [^\r\n]*\r?\n)?(?:Received|Return-Path|Delivered-To|From|To|Cc|Subject|Date|Sender|"
+    rb"Reply-To|Message-ID|In-Reply-To|References|MIME-Version|DKIM-Signature|Received-SPF|"
+    rb"Authentication-Results|(?:X|ARC|Content|List|Resent|Thread)-[A-Za-z-]+)[ \t]*:",
     re.IGNORECASE,
 )
 _MAIL_SURE = re.compile(
@@ -181,12 +184,12 @@ def real_type(content: bytes, guess: Guess) -> str:
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return PLAIN
     if _TEXT_CONTROL.search(head) is None:
-        return _text_type(head)
+        return _text_type(content[:_LOOK_FOR_MAIL], head)
     return guess(content) or "application/octet-stream"
 
 
-def _text_type(head: bytes) -> str:
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+def _text_type(beginning: bytes, head: bytes) -> str:
+    start = beginning.removeprefix(b"\xef\xbb\xbf").lstrip()
     if _MAIL.match(start) and len(_MAIL_SURE.findall(start)) > 1:
         return MAIL
     if start.startswith(b"<?xml"):

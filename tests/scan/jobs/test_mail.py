@@ -378,6 +378,21 @@ class FileTests(SynchronousTestCase):
         text = b"From: a@b.example\r\nMIME-Version: x\r\n\r\n" * 60 + b"Hello"
         self.assertGreater(attached(text, "a.eml").parts_in_all, 40)
 
+    def test_saved_mail(self) -> None:
+        """A mail in a file is one by its fields, or by its name, whatever it begins with."""
+        inner = message(attached=[("a.exe", b"MZ\0\0")])
+        for front in (
+            b"DKIM-Signature: v=1\r\n",
+            b"ARC-Seal: " + b"i=1;\r\n " * 1000 + b"cv=none\r\n",
+            b"Thread-Topic: x\r\n",
+        ):
+            found = attached(front + inner, "a.dat")
+            self.assertTrue(found.having(Trait.EXECUTABLE), front[:20])
+        unusual = b"Keywords: x\r\n" + inner
+        self.assertFalse(attached(unusual, "a.dat").having(Trait.EXECUTABLE))
+        self.assertTrue(attached(unusual, "a.EML").having(Trait.EXECUTABLE))
+        self.assertEqual(attached(b"Hello.", "a.eml").parts_in_all, 3)
+
     def test_text_that_quotes_mail(self) -> None:
         """The text of a mail is no mail, whatever it quotes: nobody opens it as one."""
         quoted = "From: a@b.example\r\nReceived: x\r\n" + "X-Y: z\r\n" * 1200
