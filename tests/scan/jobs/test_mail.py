@@ -393,6 +393,25 @@ class FileTests(SynchronousTestCase):
         self.assertTrue(attached(unusual, "a.EML").having(Trait.EXECUTABLE))
         self.assertEqual(attached(b"Hello.", "a.eml").parts_in_all, 3)
 
+    def test_signed_mail(self) -> None:
+        """What is signed as a whole stands in the envelope in the clear, also in pieces."""
+        inner = multipart(
+            [
+                b"Content-Type: a/b; name=a.bin\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+                + base64.b64encode(b"MZ\0\0" + bytes(3000))
+            ]
+        )
+        envelope = b"\x30\x80\x06\x09*\x86H\x86\xf7\r\x01\x07\x02\xa0\x80"
+        pieces = [inner[at : at + 1000] for at in range(0, len(inner), 1000)]
+        cut = b"".join(b"\x04\x82" + struct.pack(">H", len(each)) + each for each in pieces)
+        for kind, name in (("application/pkcs7-mime", "smime.p7m"), ("a/b", "smime.P7M")):
+            for octets in (envelope + inner, envelope + cut):
+                found = anatomy(message(attached=[(name, octets)], kind=kind))
+                self.assertTrue(found.having(Trait.EXECUTABLE), (kind, octets[:20]))
+        encrypted = envelope + bytes(5000) + inner
+        self.assertEqual(attached(encrypted, "smime.p7m").parts_in_all, 2)
+        self.assertEqual(attached(envelope + inner, "a.bin").parts_in_all, 2)
+
     def test_text_that_quotes_mail(self) -> None:
         """The text of a mail is no mail, whatever it quotes: nobody opens it as one."""
         quoted = "From: a@b.example\r\nReceived: x\r\n" + "X-Y: z\r\n" * 1200
