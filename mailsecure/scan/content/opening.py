@@ -39,6 +39,7 @@ from .limits import Budget, Limits
 from .names import clean_name
 from .reading import DomainOf, Reader
 from .tnef import tnef_files
+from .zips import directory_of
 
 __all__ = ["take_apart"]
 
@@ -171,9 +172,24 @@ class _Opening:
                     self._list(inner, known, len(self.parts))
             else:
                 self._file(inner)
+        if found.kind == ZIP:
+            self._directory(file)
         if kind in ARCHIVES:
             traits.add(Trait.ARCHIVE)
         return Found(kind, frozenset(traits) | type_traits(kind, self._limits), found.words)
+
+    def _directory(self, file: _File) -> None:
+        """List what only the directory of a zip says, and what stands in front of the zip."""
+        names, front = directory_of(file.content)
+        known = {part.path for part in self.parts}
+        for name in names:
+            path = inner_path(file.path, name.strip("/"))
+            traits = name_traits((clean_name(name),), self._limits)
+            if traits and path not in known:
+                other = _File(path, (clean_name(name),), "", b"", 0, "", file.depth, file.archives)
+                self._list(other, Found("", traits), len(self.parts))
+        if front:
+            self._file(_whole(file.path, (), "", front, file.depth, file.archives + 1))
 
     def _members(self, file: _File, kind: str) -> Iterator[Member]:
         """Yield what is in an archive.

@@ -300,6 +300,20 @@ class FileTests(SynchronousTestCase):
             with self.assertRaises(Unscannable):
                 attached(content)
 
+    def test_zips_of_two_minds(self) -> None:
+        """A name in the directory counts, too; so does a zip in front of a zip."""
+        archive = zipped({"x/a.js": b"alert()", "b.txt": b"x"})
+        for first in (True, False):
+            at = archive.find(b"a.js") if first else archive.rfind(b"a.js")
+            changed = archive[:at] + b"a.tx" + archive[at + 4 :]
+            [bad] = attached(changed, "a.zip").having(Trait.FORBIDDEN_NAME)
+            self.assertEqual((bad.path, bad.name), ("message/a.zip/x/a.js", "a.js"))
+        good, program = zipped({"a.txt": b"x"}), zipped({"b.bin": b"MZ\0\0"})
+        for both in (good + program, program + good, good + program + good):
+            self.assertIn(Trait.EXECUTABLE, self.traits(both))
+        self.assertEqual(attached(good + good, "a.zip").parts_in_all, 5)
+        self.assertEqual(attached(archive, "a.zip").parts_in_all, 4)
+
     def test_zip_in_pieces(self) -> None:
         """A document in pieces in another looks like a zip at its end, and is no broken one."""
         inner = zipped({"word/a.xml": random.Random(1).randbytes(9000)})
