@@ -21,6 +21,7 @@ from mailsecure.config.load import parse_config
 from mailsecure.scan.anatomy import Anatomy, Trait, from_json
 from mailsecure.scan.content import opening
 from mailsecure.scan.content.archives import KEPT
+from mailsecure.scan.content.embedded import ole_files
 from mailsecure.scan.content.limits import limits_for
 from mailsecure.scan.faults import Unscannable
 from mailsecure.scan.jobs.mail import prepare, take_apart
@@ -347,6 +348,9 @@ class FileTests(SynchronousTestCase):
             self.assertEqual(Trait.EXECUTABLE in found, b"MZ" in stream, stream)
         nested = ole({"ObjectPool/_1/Package": zipped({"a.exe": b"MZ\0\0"})})
         self.assertIn(Trait.EXECUTABLE, self.traits(nested, "a.doc"))
+
+        with self.assertRaises(Unscannable):
+            list(ole_files(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600)))
 
     @given(st.integers(0, 3000), st.binary(min_size=1, max_size=8))
     def test_broken_documents(self, at: int, octets: bytes) -> None:
