@@ -166,7 +166,7 @@ class Authentication:
     dkim: bool = option("yes-no", "yes", "Verify DKIM signatures (RFC 6376).")
     arc: bool = option("yes-no", "yes", "Verify ARC chains (RFC 8617).")
     dmarc: DmarcMode = option("choice", "enforce", "What the policy of the sender's domain (RFC 7489) does: off (not asked), score (adds to the score), enforce (what the domain asks for: quarantine or reject).")
-    trusted_sealers: tuple[str, ...] = option("words", "", "Domains of forwarders whose ARC seal is believed where DMARC fails.", "google.com outlook.com")
+    trusted_sealers: tuple[str, ...] = option("words", "", "Domains of forwarders whose ARC seal is believed where DMARC fails.", "google.com microsoft.com")
     max_signatures: int = option("count", "5", "DKIM signatures of one message that are looked at.")
 
 
@@ -205,7 +205,7 @@ class Greylist:
     """Strangers come again: the check ``greylist``, which is off unless [scan] checks names it.
 
     The first message of a client's network, reverse-path and recipient is answered 450; a
-    real mail server comes again.  Known triples pass, and so does a network that came
+    real mail server comes again, perhaps from another network for which SPF passes.  Known triples pass, and so does a network that came
     again for several of them, and a client that a list of the good knows (``[dnsbl]``).  The
     nodes of a cluster tell each other.  Symbol: GREYLISTED.
     """
@@ -245,10 +245,11 @@ class Attachments:
     The name of a file counts, and so do its first octets.
     """
 
-    forbidden_names: tuple[str, ...] = option("words", "*.ade *.adp *.app *.bas *.bat *.chm *.cmd *.com *.cpl *.dll *.exe *.hta *.inf *.ins *.isp *.jar *.js *.jse *.lnk *.mde *.msc *.msi *.msp *.mst *.pcd *.pif *.ps1 *.reg *.scr *.sct *.shb *.sys *.vb *.vbe *.vbs *.vxd *.wsc *.wsf *.wsh", "Patterns of names that are not let through, also within archives.")
+    forbidden_names: tuple[str, ...] = option("words", "*.ade *.adp *.app *.application *.appref-ms *.appx *.appxbundle *.bas *.bat *.chm *.cmd *.com *.cpl *.diagcab *.dll *.exe *.gadget *.hta *.img *.inf *.ins *.iso *.isp *.jar *.jnlp *.js *.jse *.library-ms *.lnk *.mde *.msc *.msi *.msix *.msixbundle *.msp *.mst *.pcd *.pif *.ps1 *.reg *.scf *.scr *.sct *.search-ms *.settingcontent-ms *.shb *.shs *.sys *.vb *.vbe *.vbs *.vhd *.vhdx *.vxd *.ws *.wsc *.wsf *.wsh *.xll", "Patterns of names that are not let through, also within archives.")
     forbidden_types: tuple[str, ...] = option("words", "", "Media types that are not let through, by the real type; with * for a family.", "application/x-iso9660-image audio/*")
     forbidden: ScanAction = option("choice", "reject", "What is done with a forbidden name or type.")
-    executables: ScanAction = option("choice", "reject", "What is done with programs (PE, ELF, Mach-O, scripts with #!), whatever their name.")
+    executables: ScanAction = option("choice", "reject", "What is done with programs (PE, ELF, Mach-O, Java), whatever their name.")
+    scripts: ScanAction = option("choice", "accept", "What is done with files that begin with #!, which only Unix runs: any archive of source code has some.")
     double_extensions: ScanAction = option("choice", "reject", "What is done with names such as invoice.pdf.exe.")
     macros: ScanAction = option("choice", "tag", "What is done with Office documents that hold macros.")
     suspicious_macros: ScanAction = option("choice", "quarantine", "What is done with macros that run by themselves and reach for the system.")

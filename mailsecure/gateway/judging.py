@@ -154,7 +154,7 @@ class Judge:
         self, inspection: Inspection, arriving: Arriving, judgement: Judgement
     ) -> NewMessage:
         """Return what the spool is to keep.  LocalFault: it cannot be signed, or read."""
-        front, header = self._scanner.dress(judgement, arriving.header)
+        front, header = self._scanner.dress(judgement, arriving.header, inspection.facts)
         cut = len(arriving.header)
         front += arriving.received + header
         content = inspection.facts.content

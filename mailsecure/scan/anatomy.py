@@ -18,8 +18,10 @@ __all__ = ["Anatomy", "FoundUrl", "Part", "Trait", "from_json", "to_json"]
 class Trait(Enum):
     """What is notable of a part."""
 
-    #: A program, or a script with ``#!``.
+    #: A program.
     EXECUTABLE = "executable"
+    #: A file that begins with ``#!``: Unix would run it, if it were told to.
+    SCRIPT = "script"
     ARCHIVE = "archive"
     #: An archive or document that cannot be read without a password.
     ENCRYPTED = "encrypted"

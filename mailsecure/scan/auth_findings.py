@@ -38,7 +38,8 @@ _SPF_SCORES = {
 _HELO_SCORE = 1.5
 _DKIM_SYMBOLS = {
     "pass": ("DKIM_PASS", 0.0),
-    "fail": ("DKIM_FAIL", 1.0),
+    # RFC 6376 §6.1: hardly worse than none, as lists and forwarders break them every day.
+    "fail": ("DKIM_FAIL", 0.5),
     "policy": ("DKIM_WEAK", 0.5),
     "neutral": ("DKIM_INVALID", 0.5),
     "permerror": ("DKIM_INVALID", 0.5),
@@ -46,7 +47,8 @@ _DKIM_SYMBOLS = {
 }
 _ARC_SYMBOLS = {
     "pass": ("ARC_PASS", 0.0),
-    "fail": ("ARC_FAIL", 1.0),
+    # RFC 8617 §5.2: a broken chain counts as none.
+    "fail": ("ARC_FAIL", 0.0),
     "temperror": ("ARC_TEMPERROR", 0.0),
 }
 _AUTHOR_SYMBOLS = {

@@ -25,6 +25,7 @@ _WIDTH = 76
 # RFC 2045 §5.1, and the characters that an unquoted pvalue may have besides.
 _TOKEN = re.compile(r"[!#$%&'*+.^_`{|}~0-9A-Za-z-]+")
 _MAILBOX = re.compile(r"[!#$%&'*+./^_`{|}~0-9A-Za-z-]*@[A-Za-z0-9._-]+")
+_AROUND = re.compile(r"\A[^\w)]+|[^\w)]+\Z")
 _UNPRINTABLE = re.compile(r"[^ -~]+")
 _QUOTED = re.compile(r'(["\\])')
 _COMMENTED = re.compile(r"([()\\])")
@@ -88,8 +89,9 @@ def is_ours(value: str, authserv_id: str) -> bool:
     """Say whether the field with ``value`` claims to be written by ``authserv_id``.
 
     Whoever reads it may take comments and blanks out or not, so it is ours however many of
-    the words before the first semicolon have to be put together; quotes, case and a final
-    dot do not matter.  What is never closed is taken for text.
+    the words before the first semicolon have to be put together; quotes, case and marks
+    around it do not matter.  What is never closed is taken for text.  Where there is no
+    semicolon as far as is looked, nobody knows what comes behind: that is ours, too.
     """
     ours = authserv_id.lower().rstrip(".")
     for strict in (True, False):
@@ -98,7 +100,10 @@ def is_ours(value: str, authserv_id: str) -> bool:
             if word == ";":
                 break
             name += word.lower()
-            if name.rstrip(".") == ours:
+            if _AROUND.sub("", name.partition("/")[0]) == ours:
+                return True
+        else:
+            if len(value) > _LONGEST_HEAD:
                 return True
     return False
 

@@ -4,14 +4,14 @@ A message passes where SPF or DKIM passed for a domain that is *aligned* with th
 the same, or, unless the owner asks for strictness, one of the same organisation, which the
 public suffix list tells.  Where neither did, the owner's policy says what to do, and a
 fault of the DNS that may have been to blame makes it a temperror, never a refusal for good.
-``np`` is RFC 9091's.  :mod:`.checks.authentication` asks the DNS.
+``np`` is RFC 9091's, ``t`` is RFC 9989's.  :mod:`.checks.authentication` asks the DNS.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from .tags import TagsBroken, parse_tags
@@ -24,6 +24,7 @@ __all__ = [
     "Policy",
     "Published",
     "Record",
+    "by_way_of_list",
     "discover",
     "evaluate",
     "find_record",
@@ -56,7 +57,7 @@ class DmarcBroken(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A policy record; ``percent`` is pct, ``subdomains`` sp and ``missing`` np."""
+    """A policy record; ``percent`` is pct, ``subdomains`` sp, ``missing`` np, ``testing`` t=y."""
 
     policy: Policy
     subdomains: Policy
@@ -64,6 +65,7 @@ class Record:
     strict_dkim: bool = False
     strict_spf: bool = False
     percent: int = 100
+    testing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,7 @@ def _read(text: str) -> Record:
         tags.get("adkim", "").lower() == "s",
         tags.get("aspf", "").lower() == "s",
         _percent(tags.get("pct", "")),
+        tags.get("t", "").lower() == "y",
     )
 
 
@@ -213,9 +216,23 @@ def evaluate(
         return Outcome(domain, "pass", policy)
     if any(each.result == "temperror" for each in aligned):
         return Outcome(domain, "temperror", policy, reason="SPF or DKIM had no answer")
+    if record.testing:
+        # RFC 9989: as pct=0 was meant.
+        return Outcome(domain, "fail", policy, _MILDER[policy], "spared by t=y")
     if chance < record.percent:
         return Outcome(domain, "fail", policy, policy)
     return Outcome(domain, "fail", policy, _MILDER[policy], f"spared by pct={record.percent}")
+
+
+def by_way_of_list(outcome: Outcome) -> Outcome:
+    """Return what follows for a message that a mailing list has passed on, and changed.
+
+    RFC 9989 §7.4 forbids refusing it for the policy alone: the list would take the recipient,
+    who has done nothing, off its rolls.
+    """
+    if outcome.disposition is not Policy.REJECT:
+        return outcome
+    return replace(outcome, disposition=Policy.QUARANTINE, reason="by way of a mailing list")
 
 
 def _asked_for(record: Record, inherited: bool, exists: bool) -> Policy:

@@ -4,7 +4,9 @@ Fields that we write stand on top: Authentication-Results (RFC 8601), X-Spam-Sta
 X-Spam-Flag as SpamAssassin has them, which every mail program's filters know, and
 X-Scan-Failed where a check could not do its work and the ini says to deliver all the same.
 Fields of ours that came with the message are taken out, or a sender could write his own
-acquittal.  :class:`mailsecure.gateway.judging` calls :func:`dress` with the verdict.
+acquittal.  Mail of our own clients to others bears none that speak of spam: a customer's
+program would sort it by them.  :class:`mailsecure.gateway.judging` calls :func:`dress` with the
+verdict.
 """
 
 from __future__ import annotations
@@ -26,21 +28,22 @@ _WIDTH = 78
 
 
 def dress(
-    judgement: Judgement, header: bytes, settings: Scan, authserv_id: str
+    judgement: Judgement, header: bytes, settings: Scan, authserv_id: str, inward: bool = True
 ) -> tuple[bytes, bytes]:
     """Return (the fields to put in front, the header section as it goes on).
 
-    ``header`` is the whole header section that the client sent.  RemoteFault: an engine
-    asked for a field that cannot be.
+    ``header`` is the whole header section that the client sent.  Not ``inward``: the message
+    leaves the house, so what we think of it as spam is not told.  RemoteFault: an engine asked
+    for a field that cannot be.
     """
     verdict, edits = judgement.verdict, judgement.edits
-    marked = verdict.strictest in _MARKED
+    marked = inward and verdict.strictest in _MARKED
     added = [edit for edit in edits if isinstance(edit, AddField)]
     written: list[AddField] = []
     if judgement.results:
         text = authentication_results(authserv_id, judgement.results)
         written.append(AddField("Authentication-Results", text))
-    if settings.headers:
+    if settings.headers and inward:
         if marked:
             written.append(AddField("X-Spam-Flag", "YES"))
         written.append(AddField("X-Spam-Status", _status(verdict, marked, settings.tag)))

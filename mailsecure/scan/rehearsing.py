@@ -65,7 +65,7 @@ async def rehearse(scanner: Scanner, asked: Rehearsal) -> dict[str, Any]:
     content = Content(0, "", body, body.octets, asked.header, b"", anatomy)
     judgement = await inspection.data(content, asked.recipients)
     verdict = judgement.verdict
-    front, _ = scanner.dress(judgement, asked.header)
+    front, _ = scanner.dress(judgement, asked.header, facts)
     return {
         "refused": refused,
         "action": verdict.strictest.value,

@@ -23,6 +23,7 @@ from ..counters import Counters
 from ..errors import ConfigProblems, LocalFault, Problem, RemoteFault
 from ..spool.values import Body
 from .api import Check, Counting, Heir, ICheckMaker, Pool, Reporting, Site, Stateful
+from .checks.matching import is_listed_name
 from .dressing import dress
 from .finding import unknown_checks
 from .inspection import Inspection, Judgement
@@ -55,6 +56,11 @@ class _Made:
         self.pipeline = Pipeline(site.world.clock, checks, config.scan.check_timeout, counters)
         self.signer = signer
         self.authserv_id = config.authentication.authserv_id or config.node.hostname
+        self._ours = tuple(each for each in config.domains if each != "*")
+
+    def is_ours(self, domain: str) -> bool:
+        """Say whether mail to ``domain`` stays in the house."""
+        return is_listed_name(domain, self._ours)
 
 
 class Scanner:
@@ -208,15 +214,16 @@ class Scanner:
         """Return what takes ``body`` apart, once (:class:`~.values.Content`)."""
         return anatomy_of(self._pool, self._made.config, body)
 
-    def dress(self, judgement: Judgement, header: bytes) -> tuple[bytes, bytes]:
+    def dress(self, judgement: Judgement, header: bytes, facts: Facts) -> tuple[bytes, bytes]:
         """Return the fields to put in front of a message, and its header section."""
         made = self._made
+        inward = not facts.trusted or any(made.is_ours(each.domain) for each in facts.recipients)
         try:
-            return dress(judgement, header, made.config.scan, made.authserv_id)
+            return dress(judgement, header, made.config.scan, made.authserv_id, inward)
         except RemoteFault as fault:
             _log.warn("an edit of the header is left out: {reason}", reason=str(fault))
             bare = replace(judgement, edits=())
-            return dress(bare, header, made.config.scan, made.authserv_id)
+            return dress(bare, header, made.config.scan, made.authserv_id, inward)
 
     async def sign(
         self, facts: Facts, header: bytes, body: Body, cut: int, results: Sequence[AuthResult]

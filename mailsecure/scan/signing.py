@@ -2,7 +2,7 @@
 
 Mail of clients in ``[relay] networks`` is signed with every key whose ``[signing:NAME]``
 names the domain of From (RFC 6376); a stranger's is sealed with the key of ``[arc]``, with
-what we found of it, unless its chain is broken (RFC 8617 §5.1).  The gateway asks
+what we found of it (RFC 8617 §5.1).  The gateway asks
 (:meth:`Signer.sign`) when the header section is as it will go out, just before the message
 is kept; :mod:`.jobs.sign` signs, in a worker.  Keys are read when a :class:`Signer` is
 made, at the start and at each reload.
@@ -133,13 +133,13 @@ class Signer:
     def _seal(self, header: bytes, results: Sequence[AuthResult]) -> dict[str, str] | None:
         """Return the key and what is sealed; None where nothing is.
 
-        A chain that was not verified, or is broken, is not continued: our seal would say
-        that it was whole.
+        A chain that was not verified is not continued: our seal would say what it is.  Of one
+        that is broken it says so.
         """
         if self._arc is None:
             return None
         status = next((each.result for each in results if each.method == "arc"), "none")
-        if status not in ("none", "pass"):
+        if status not in ("none", "pass", "fail"):
             return None
         if status == "none" and _is_sealed(header):
             return None

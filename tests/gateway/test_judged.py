@@ -311,6 +311,21 @@ class Headers(JudgedTestCase):
         (facts,) = self.check.facts
         self.assertEqual(facts.client, "127.0.0.1")
 
+    async def test_mail_that_leaves(self) -> None:
+        """What we think of our own mail is not told to others; to our own users it is."""
+        await self.open("subject_prefix = [SPAM]\n", networks="127.0.0.0/8")
+        self.finds(Symbol("S", 6.0))
+        content = b"X-Spam-Flag: NO\r\nSubject: x\r\n\r\nx\r\n"
+        self.assertTrue((await self.send("b@far.test", content=content))[:3] == b"250")
+        left = await self.kept()
+        self.assertNotIn(b"X-Spam", left)
+        self.assertTrue(left.endswith(b"\r\nSubject: x\r\n\r\nx\r\n"))
+        (event,) = self.ledger.all(MessageEvent)
+        self.assertEqual(event.action, "tag")
+        self.house.spool.accepted.clear()
+        self.assertTrue((await self.send("b@far.test", "a@inside.test"))[:3] == b"250")
+        self.assertTrue((await self.kept()).startswith(b"X-Spam-Flag: YES\r\n"))
+
     async def test_an_edit_that_cannot_be(self) -> None:
         await self.open()
         self.finds(edits=(AddField("X", "a\r\nEvil: b"),))

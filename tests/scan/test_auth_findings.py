@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailsecure.config.load import parse_config
 from mailsecure.config.scanning import DmarcMode
-from mailsecure.scan.auth_findings import dmarc_finding, spf_finding, vouched_for
+from mailsecure.scan.auth_findings import (
+    arc_finding,
+    dkim_finding,
+    dmarc_finding,
+    spf_finding,
+    vouched_for,
+)
 from mailsecure.scan.dmarc import Outcome, Policy
 
 
@@ -31,6 +38,24 @@ class FindingTests(SynchronousTestCase):
         finding = dmarc_finding(outcome, DmarcMode.ENFORCE, "")
         self.assertEqual(finding.symbols[0].name, "DMARC_QUARANTINE")
         self.assertEqual(finding.results[0].comment, "p=reject dis=quarantine, spared by pct=5")
+
+    def test_changed_on_the_way(self) -> None:
+        """What a forwarder has changed is no spam for it alone, whatever fails by that."""
+        spf = {"result": "fail", "domain": "a.example", "problem": "", "mechanism": ""}
+        signature = dict.fromkeys(("identity", "selector", "algorithm", "b", "key"), "")
+        signature |= {"domain": "a.example", "reason": "body has changed"}
+        found = [
+            spf_finding({"mailfrom": spf, "helo": spf, "identity": "helo"}, "192.0.2.1", False),
+            dkim_finding([{**signature, "result": "fail", "testing": False, "partial": False}], 0),
+            arc_finding({"result": "fail", "reason": "body has changed", "sets": []}),
+            dmarc_finding(Outcome("a.example", "fail"), DmarcMode.ENFORCE, ""),
+        ]
+        symbols = [symbol for finding in found for symbol in finding.symbols]
+        self.assertEqual(
+            [symbol.name for symbol in symbols], ["SPF_FAIL", "DKIM_FAIL", "ARC_FAIL", "DMARC_FAIL"]
+        )
+        tag = parse_config("", "test.ini").scan.tag
+        self.assertLess(sum(symbol.score for symbol in symbols), tag)
 
     def test_policy_unknown_but_passed(self) -> None:
         """Without a record, but aligned: nothing to refuse, and nothing is put off."""

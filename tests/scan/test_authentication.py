@@ -207,6 +207,30 @@ class MessageTests(Base):
         finding = self.at_data(signed(), "[authentication]\ndkim = no\narc = no\n")
         self.assertEqual(self.names(finding), ["DMARC_REJECT"])
 
+    def test_mailing_lists(self) -> None:
+        """What a list has passed on is held, if it is one: RFC 9989 §7.4."""
+        of_list = b"List-Id: <l.soft.example>\r\n" + MESSAGE
+        passes = {"mailfrom": {"result": "pass", "domain": "soft.example"}}
+        fails = {"mailfrom": {"result": "softfail", "domain": "soft.example"}}
+        for message, spf, symbol, action in (
+            (of_list, passes, "DMARC_QUARANTINE", ScanAction.QUARANTINE),
+            (of_list.replace(b"-Id", b"-Post"), passes, "DMARC_QUARANTINE", ScanAction.QUARANTINE),
+            (of_list, fails, "DMARC_REJECT", ScanAction.REJECT),
+            (MESSAGE, passes, "DMARC_REJECT", ScanAction.REJECT),
+        ):
+            self.facts.notes["spf"] = spf
+            finding = self.at_data(message)
+            self.assertEqual(self.names(finding), [symbol])
+            self.assertIs(finding.symbols[0].action, action)
+        self.facts.notes["spf"] = fails
+        self.resolver.zone["mail._domainkey.soft.example"] = {"TXT": [RECORD]}
+        finding = self.at_data(signed(of_list, b"soft.example"))
+        self.assertEqual(self.names(finding), ["DKIM_PASS", "DMARC_QUARANTINE"])
+        self.assertIn("mailing list", finding.results[-1].comment)
+        self.facts.notes["spf"] = passes
+        look = self.at_data(of_list.replace(b"@example.com", b"@look.example"))
+        self.assertEqual(self.names(look), ["DMARC_FAIL"])
+
     def test_policies(self) -> None:
         for domain, symbol, action in (
             ("there.example.com", "DMARC_QUARANTINE", ScanAction.QUARANTINE),

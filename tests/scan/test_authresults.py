@@ -84,6 +84,11 @@ class ReadingTests(SynchronousTestCase):
             "mx (x) .example.com; dkim=pass",
             "mx(x(y)).example(z).com; none",
             '"mx.example.com"; dkim=pass',
+            "<mx.example.com>; dkim=pass",
+            "mx.example.com/1; dkim=pass",
+            "mx.example.com, other.example; dkim=pass",
+            "((mx.example.com; dkim=pass",
+            "\u200bmx.example.com; dkim=pass",
             '"mx\\.example".com; dkim=pass',
             "(a\\) b) mx.example.com; dkim=pass",
             "mx.example.com(never closed; dkim=pass",
@@ -107,8 +112,11 @@ class ReadingTests(SynchronousTestCase):
             self.assertFalse(is_ours(value, OURS), value)
 
     def test_long_ones(self) -> None:
-        self.assertFalse(is_ours("a " * 100_000, OURS))
-        self.assertFalse(is_ours("(" * 100_000, OURS))
+        """Where the name may be behind what is looked at, it is ours; no hiding there."""
+        for value in ("a " * 100_000, "(" * 100_000, f"({'x' * 5000}) {OURS}; dkim=pass"):
+            self.assertTrue(is_ours(value, OURS))
+        self.assertFalse(is_ours("other.example; " + "a " * 100_000, OURS))
+        self.assertFalse(is_ours("a " * 100, OURS))
 
     def test_results(self) -> None:
         value = (

@@ -184,6 +184,17 @@ class PolicyTests(SynchronousTestCase):
             judged(Record(Policy.REJECT, Policy.REJECT, percent=0)).disposition, Policy.QUARANTINE
         )
 
+    def test_testing(self) -> None:
+        """Who only tests has each failure taken one step milder (RFC 9989)."""
+        for text, disposition in (
+            ("v=DMARC1; p=reject; t=y", Policy.QUARANTINE),
+            ("v=DMARC1; p=quarantine; t=Y", Policy.NONE),
+            ("v=DMARC1; p=reject; t=n", Policy.REJECT),
+        ):
+            outcome = judged(find_record([text]))
+            self.assertEqual((outcome.result, outcome.disposition), ("fail", disposition))
+        self.assertEqual(judged(find_record(["v=DMARC1; p=reject; t=y"])).reason, "spared by t=y")
+
     def test_a_pass_asks_for_nothing(self) -> None:
         outcome = judged(spf=Claim("pass", "example.com"))
         self.assertEqual((outcome.policy, outcome.disposition), (Policy.REJECT, Policy.NONE))

@@ -203,6 +203,24 @@ class CheckTests(Case):
         listed.client_notes["dnsbl"] = -0.5
         self.assertIn("300 seconds", self.ask(listed))
 
+    def test_pools(self) -> None:
+        """Whom SPF lets speak for a domain is that domain, and comes again from anywhere."""
+
+        def client(address: str, result: str = "pass", **known: Any) -> Facts:
+            mailfrom = {"result": result, "domain": "Example.NET"}
+            return stranger(client=address, notes={"spf": {"mailfrom": mailfrom}}, **known)
+
+        self.assertIn("300 seconds", self.ask(client("192.0.2.1")))
+        self.scene.clock.advance(300)
+        self.assertIn("300 seconds", self.ask(client("203.0.113.9", "softfail")))
+        self.assertEqual(self.ask(client("203.0.113.1")), "")
+        self.assertEqual(self.ask(client("2001:db8::1")), "")
+        # What the network is trusted for is what came from it.
+        self.assertIn("300 seconds", self.ask(client("192.0.2.1", reverse_path="b@example.net")))
+        bounce = client("203.0.113.1", reverse_path="", recipient=None)
+        bounce.recipients = (Recipient("u@us.example", "us.example"),)
+        self.assertIn("300 seconds", self.ask(bounce, Stage.DATA))
+
     def test_null_reverse_path(self) -> None:
         """A callout is never put off; a bounce is, at DATA, until all its recipients passed."""
         self.assertEqual(self.ask(reverse_path=""), "")
@@ -271,6 +289,21 @@ class MemoryTests(Case):
             self.scene.clock.advance(WRITE_EVERY)
         self.stop(self.check)
         self.assertEqual(GreyFile(self.scene.state).open(), [])
+
+    def test_tidied_in_a_flood(self) -> None:
+        """So do strangers that are too many, before they fill the disk."""
+        self.patch(greylist, "TIDY_ROWS", 10)
+        self.patch(greylist, "ROWS", 5)
+        self.patch(greyfile, "_KEEP", ((TRIPLE, 0, 3), (TRIPLE, 1, 5), (NETWORK, 1, 5)))
+        for number in range(20):
+            self.ask(reverse_path=f"{'x' * number}@example.net")
+            self.scene.clock.advance(0.1)
+        self.scene.clock.advance(WRITE_EVERY)
+        self.scene.clock.advance(WRITE_EVERY)
+        self.check._memory._file.close()
+        rows = GreyFile(self.scene.state).open()
+        self.assertLess(len(rows), 20)
+        self.assertGreaterEqual(len(rows), 3)
 
     def test_broken_at_start(self) -> None:
         """A broken file is set aside and said, and a new one begun."""

@@ -174,6 +174,19 @@ class HeloTests(Case):
         self.make("reject_forged_helo = no")
         self.assert_symbol(self.run_check(Stage.HELO, helo="us.example"), "HELO_FORGED")
 
+    def test_a_domain_of_ours_elsewhere(self) -> None:
+        """Our web server, in another house, bears our bare name: the DNS says that it may."""
+        self.zone["us.example"] = {"A": ["203.0.113.80", "192.0.2.1"]}
+        self.assertEqual(self.run_check(Stage.HELO, helo="us.example"), Finding())
+        self.zone["us.example"] = {"A": ["203.0.113.80"]}
+        finding = self.run_check(Stage.HELO, helo="us.example")
+        self.assert_symbol(finding, "HELO_FORGED", ScanAction.REJECT, "5.7.1 ")
+        self.zone["us.example"] = SERVFAIL
+        self.assert_symbol(self.run_check(Stage.HELO, helo="us.example"), "HELO_FORGED")
+        self.zone["localhost"] = {"A": ["192.0.2.1"]}
+        finding = self.run_check(Stage.HELO, helo="localhost")
+        self.assert_symbol(finding, "HELO_FORGED", ScanAction.REJECT, "5.7.1 ")
+
 
 class SenderTests(Case):
     """MAIL."""

@@ -14,8 +14,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailsecure.errors import ConfigProblems, LocalFault
 from mailsecure.scan.api import Unscannable, WorkerFault
 from mailsecure.scan.checks.authentication import authentication
+from mailsecure.scan.header_fields import split_fields
+from mailsecure.scan.jobs.arc import chain_of
+from mailsecure.scan.jobs.canonical import Message
+from mailsecure.scan.jobs.dkim_signature import check_signature, read_signature
+from mailsecure.scan.jobs.keys import read_key
 from mailsecure.scan.private_keys import key_record, load_key, new_key, written
 from mailsecure.scan.signing import Signer
+from mailsecure.scan.tags import ARC_NAMES
 from mailsecure.scan.values import AuthResult, Facts, Finding, Stage
 from mailsecure.testing.resolver import FakeResolver, Zone
 from mailsecure.testing.workers import OctetsBody
@@ -292,10 +298,9 @@ class ArcTests(Base):
             self.assertIn(why, told.comment)
 
     def test_not_continued(self) -> None:
-        """A chain that is broken, or that nobody verified, gets no seal of ours."""
+        """A chain that nobody verified gets no seal of ours."""
         sealed = self.chain(1).partition(b"\r\n\r\n")[0] + b"\r\n"
         for results in (
-            (AuthResult("arc", "fail"),),
             (AuthResult("arc", "temperror"),),
             (AuthResult("arc", "none"),),
             (),
@@ -308,6 +313,32 @@ class ArcTests(Base):
         self.assertEqual(self.seal(HEADER + b"X: y\r\n" * 3000), b"")
         self.assertIn(b"i=1; mx.example.org; none", self.seal(HEADER, ()))
         self.assertEqual(self.sign(self.arc(), facts=TRUSTED), b"")
+
+    def test_broken_chain_is_sealed_once(self) -> None:
+        """RFC 8617 §5.1.2: the new set alone is sealed, with cv=fail; the next one stops there."""
+        header = self.chain(2).partition(b"\r\n\r\n")[0] + b"\r\n"
+        fail = (AuthResult("arc", "fail", (), "body has changed"),)
+        for broken, instance in (
+            (header, b"3"),
+            (header.replace(b"ARC-Seal: i=2", b"ARC-Seal: i=1"), b"3"),
+            (header.replace(b"ARC-Seal: i=2", b"ARC-Seal: i=7"), b"8"),
+            (header.replace(b"ARC-Seal: i=2;", b"ARC-Seal: i=2; i=2;"), b"3"),
+        ):
+            fields = self.seal(broken, fail)
+            self.assertIn(b"ARC-Seal: i=%s; a=rsa-sha256; cv=fail;" % instance, fields)
+            self.assertEqual(self.seal(fields + broken, fail), b"")
+            # As if it were the only one.
+            alone = fields.replace(b"cv=fail", b"cv=none").replace(b"i=" + instance, b"i=1")
+            sets = chain_of(split_fields(alone))
+            self.assertEqual(len(sets), 1)
+            seal = read_signature(*split_fields(fields)[0], NOW, sealed=True)
+            covered = Message(split_fields(fields)[1:], b"")
+            key = read_key(self.resolver.zone["arc._domainkey.mx.example.org"]["TXT"])
+            check_signature(covered, seal, key, ARC_NAMES[:-1])
+            told = self.verify(fields + broken + b"\r\n" + BODY).results
+            self.assertEqual([each.result for each in told if each.method == "arc"], ["fail"])
+        last = header.replace(b"ARC-Seal: i=2", b"ARC-Seal: i=50")
+        self.assertEqual(self.seal(last, fail), b"")
 
     def test_trusted_sealer(self) -> None:
         """DMARC fails behind a forwarder that changed the message; its seal says it was good."""

@@ -28,6 +28,7 @@ def _symbols(anatomy: Anatomy, settings: Attachments) -> Iterator[Symbol]:
         ("FORBIDDEN_NAME", 8, Trait.FORBIDDEN_NAME, forbidden, "Files of this name"),
         ("FORBIDDEN_TYPE", 8, Trait.FORBIDDEN_TYPE, forbidden, "Files of this type"),
         ("EXECUTABLE", 8, Trait.EXECUTABLE, settings.executables, "Programs"),
+        ("SCRIPT", 4, Trait.SCRIPT, settings.scripts, "Scripts"),
         ("DOUBLE_EXTENSION", 8, Trait.DOUBLE_EXTENSION, doubled, "Files of this name"),
     ):
         if parts := having(trait):

@@ -35,10 +35,12 @@ from ..dmarc import (
     DmarcBroken,
     Outcome,
     Published,
+    by_way_of_list,
     discover,
     evaluate,
     organisation,
 )
+from ..editing import first_values
 from ..header_fields import TooManyFields, split_fields
 from ..replay import Lookups, replay
 from ..sender_policy import evaluate_spf
@@ -109,7 +111,8 @@ class AuthenticationCheck:
                 _spf_claim(facts),
                 [Claim(each["result"], each["domain"]) for each in found["dkim"]],
             )
-            findings.append(await self._dmarc(authors, claims, found["arc"], lookups))
+            listed = _is_from_list(content.header, claims)
+            findings.append(await self._dmarc(authors, claims, found["arc"], lookups, listed))
         return _joined(*findings)
 
     async def _signatures(self, content: Content, lookups: Lookups) -> dict[str, Any]:
@@ -160,12 +163,18 @@ class AuthenticationCheck:
         claims: tuple[Claim, Sequence[Claim]],
         chain: Mapping[str, Any],
         lookups: Lookups,
+        listed: bool,
     ) -> Finding:
-        """Return what DMARC says of each author's domain (RFC 7489 §6.6.1)."""
+        """Return what DMARC says of each author's domain (RFC 7489 §6.6.1).
+
+        ``listed``: a mailing list has passed the message on.
+        """
         await lookups.fetch(("TXT", each) for each in self._records(authors))
         findings = []
         for domain in authors.domains:
             outcome = await self._outcome(domain, claims, lookups)
+            if listed:
+                outcome = by_way_of_list(outcome)
             sealer = ""
             if outcome.result == "fail":
                 sealer = vouched_for(chain, domain, self._settings.trusted_sealers)
@@ -207,6 +216,17 @@ def _is_signed(fields: Sequence[tuple[bytes, bytes]], dkim: bool, arc: bool) -> 
     return (dkim and b"dkim-signature" in names) or (
         arc and any(each.startswith(b"arc-") for each in names)
     )
+
+
+def _is_from_list(header: bytes, claims: tuple[Claim, Sequence[Claim]]) -> bool:
+    """Say whether a mailing list sent it, under a name that is its own.
+
+    The field alone is soon written (RFC 2919); who is not who he says is no list.
+    """
+    spf, signatures = claims
+    if not any(each.result == "pass" for each in (spf, *signatures)):
+        return False
+    return any(first_values(header, ("list-id", "list-post")))
 
 
 def _spf_claim(facts: Facts) -> Claim:

@@ -1,7 +1,10 @@
 """The check ``greylist``: strangers are asked to come again, and real mail servers do.
 
 At RCPT the triple of network, reverse-path and recipient is looked up (:mod:`.greylisting`).
-Who has to wait gets GREYLISTED, a 450 that says for how long.  Never made to wait are:
+Who has to wait gets GREYLISTED, a 450 that says for how long.  Large senders come again from
+another of their networks: where SPF (:mod:`.authentication`) lets the client speak for the
+domain of the reverse-path, that domain stands in the triple for its network.  Never made to wait
+are:
 
 * clients in ``[relay] networks``, and whom the ini lets pass;
 * clients that lists of the good know: ``dnsbl`` left a sum of -1 or less (:mod:`.dnsbl`);
@@ -47,10 +50,12 @@ __all__ = ["GreylistCheck", "GreylistMaker", "Memory"]
 _log = Logger(namespace="scan")
 
 SUBJECT = "greylist"
-#: Seconds between two writings, rows of one, writings between two tidyings.
+#: Seconds between two writings, rows of one, writings between two tidyings; and so many rows at
+#: most, or a flood of strangers would fill the disk meanwhile.
 WRITE_EVERY = 5.0
 ROWS = 2000
 TIDY_EVERY = 720
+TIDY_ROWS = 200_000
 #: Seconds between two lines about a disk that does not take what is written.
 _QUIET = 300.0
 #: The sum of lists from which on (downwards) a client is known to be good.
@@ -68,6 +73,7 @@ class Memory:
         self._turns = Periodic(world.clock, WRITE_EVERY, "writing the greylist", self._turn)
         self._writing: Deferred[None] | None = None
         self._since_tidy = 0
+        self._rows_since_tidy = 0
         self._quiet_until = float("-inf")
         self.running = False
 
@@ -109,7 +115,7 @@ class Memory:
         if self._writing is None:
             rows = self.table.changes(ROWS)
             self._since_tidy += 1
-            if rows or self._since_tidy >= TIDY_EVERY:
+            if rows or self._is_untidy():
                 self._writing = background("writing the greylist", self._write_and_tidy(rows))
                 if self._writing.called:
                     self._writing = None
@@ -120,15 +126,24 @@ class Memory:
             while written and self.running and len(rows) == ROWS:
                 rows = self.table.changes(ROWS)
                 written = await self._write(rows)
-            if written and self._since_tidy >= TIDY_EVERY:
-                self._since_tidy = 0
-                now, terms = self._world.wall(), self.table.terms
-                await self._in_file(self._file.tidy, now - terms.retry_within, now - terms.remember)
+                if self._rows_since_tidy >= TIDY_ROWS:
+                    await self._tidy()
+            if written and self._is_untidy():
+                await self._tidy()
         finally:
             self._writing = None
 
+    def _is_untidy(self) -> bool:
+        return self._since_tidy >= TIDY_EVERY or self._rows_since_tidy >= TIDY_ROWS
+
+    async def _tidy(self) -> None:
+        self._since_tidy = self._rows_since_tidy = 0
+        now, terms = self._world.wall(), self.table.terms
+        await self._in_file(self._file.tidy, now - terms.retry_within, now - terms.remember)
+
     async def _write(self, rows: list[Known]) -> bool:
         if not rows or await self._in_file(self._file.write, rows):
+            self._rows_since_tidy += len(rows)
             return True
         self.table.not_written(rows)
         return False
@@ -220,7 +235,7 @@ class GreylistCheck:
     def _ask(self, facts: Facts, recipient: Recipient) -> Ruling:
         settings = self._settings
         network = network_of(facts.client, settings.ipv4_prefix, settings.ipv6_prefix)
-        triple = triple_of(network, facts.reverse_path, recipient.mailbox)
+        triple = triple_of(_speaker(facts) or network, facts.reverse_path, recipient.mailbox)
         return self._memory.table.ask(network, triple, self._site.world.wall())
 
     def _passes(self, facts: Facts) -> bool:
@@ -238,6 +253,14 @@ class GreylistCheck:
         return local.lower() != "postmaster" and not is_listed_mailbox(
             recipient.mailbox, self._settings.pass_recipients
         )
+
+
+def _speaker(facts: Facts) -> str:
+    """Return the domain that SPF lets the client speak for, "" for none."""
+    note = facts.notes.get("spf")
+    if not facts.reverse_path or note is None or note["mailfrom"]["result"] != "pass":
+        return ""
+    return str(note["mailfrom"]["domain"]).lower()
 
 
 def _terms(settings: Settings) -> Terms:

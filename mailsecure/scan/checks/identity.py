@@ -160,7 +160,13 @@ class IdentityCheck:
             reason = f"{greeting.domain} is unknown to the DNS"
             return Finding((Symbol("HELO_UNRESOLVED", SCORES["HELO_UNRESOLVED"], reason),))
         forged = greeting.symbol == FORGED
-        reject = forged and self._settings.reject_forged_helo
+        address = read_address(client)
+        found = Found.NO
+        if forged and greeting.domain and address is not None:
+            found = await self._leads_back(greeting.domain, address)
+        if found is Found.YES:
+            return NOTHING
+        reject = forged and found is Found.NO and self._settings.reject_forged_helo
         symbol = Symbol(
             greeting.symbol,
             SCORES[greeting.symbol],
@@ -236,9 +242,8 @@ class IdentityCheck:
         return Found.YES
 
     async def _side_by_side(self, questions: Iterable[Question[Found]]) -> list[Found]:
-        found: list[Found] = await gatherResults(
-            [Deferred.fromCoroutine(each) for each in questions], consumeErrors=True
-        )
+        asked = [Deferred.fromCoroutine(each) for each in questions]
+        found: list[Found] = await gatherResults(asked, consumeErrors=True)
         return found
 
 

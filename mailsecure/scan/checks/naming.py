@@ -3,7 +3,8 @@
 RFC 5321 §4.1.1.1 and §4.1.3: EHLO names the client by its domain name, or by an address
 literal where it has none.  §4.1.4 forbids refusing mail because the name and the address do
 not match; nothing here does.  But nobody except us is called as we are: a client that says
-so lies, and real mail servers do not (:data:`FORGED`).
+so lies, and real mail servers do not (:data:`FORGED`), unless the DNS says that a domain of
+ours is there: a web shop somewhere else, which bears its bare name.
 
 :mod:`.identity` asks the DNS for the rest.
 """
@@ -50,7 +51,7 @@ def own_names(config: Config) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """What is wrong with a HELO name: the symbol and why, or "" and the ``domain`` to ask for."""
+    """What is wrong with a HELO name: the symbol and why, or "", and the ``domain`` to ask for."""
 
     symbol: str = ""
     reason: str = ""
@@ -69,7 +70,7 @@ def judge_helo(helo: str, client: str, ours: Ours) -> Greeting:
     except RemoteFault:
         return Greeting(NOT_FQDN, f"{helo!a} is no domain")
     if (name in ours.names or name in _LOCALHOST) and not ours.is_us(here):
-        return Greeting(FORGED, f"it calls itself {name}")
+        return Greeting(FORGED, f"it calls itself {name}", "" if name in _LOCALHOST else name)
     if "." not in name or name.startswith("["):
         return Greeting(NOT_FQDN, f"{name} is no name of the DNS")
     return Greeting(domain=name)

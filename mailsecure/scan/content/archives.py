@@ -18,16 +18,22 @@ from ...errors import LocalFault
 from ..faults import Unscannable
 from .limits import Budget
 
-__all__ = ["Member", "load", "members"]
+__all__ = ["BrokenArchive", "Member", "load", "members"]
 
 #: How much of one file is held and looked into.
 KEPT: Final = 32 << 20
 _ENCRYPTED = re.compile(r"encrypt|passphrase|password", re.IGNORECASE)
+#: What libarchive says where one packed file is expected, and it is empty.
+_NOTHING: Final = "Unrecognized archive format"
 _BLOCK = 65536
 #: Those of libarchive's that run no other programs.
 _FILTERS: Final = ("bzip2", "compress", "gzip", "lzip", "rpm", "xz", "zstd")
 
 _ffi: Any = None
+
+
+class BrokenArchive(Unscannable):
+    """It is no archive, or one that breaks off, or is packed in an unknown way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,7 @@ def load() -> None:
         raise LocalFault(f"archives cannot be opened, libarchive is missing: {fault}") from fault
     logging.getLogger("libarchive").setLevel(logging.CRITICAL)
     for name in (
-        *("archive_entry_is_encrypted", "archive_read_has_encrypted_entries"),
+        *("archive_entry_is_encrypted", "archive_read_has_encrypted_entries", "archive_format"),
         *(f"archive_read_support_filter_{each}" for each in _FILTERS),
     ):
         function = getattr(ffi.libarchive, name)
@@ -67,7 +73,7 @@ def members(content: bytes, budget: Budget, stream: bool) -> Iterator[Member]:
     """Yield the files of an archive.
 
     ``stream``: it may be one file that was packed without an archive, such as ``a.txt.gz``.
-    Raises Unscannable above a limit, and for an archive that cannot be read to its end.
+    Raises Unscannable above a limit, BrokenArchive for one that cannot be read to its end.
     An archive whose list of files is encrypted is one encrypted file without a name.
     """
     load()
@@ -76,7 +82,7 @@ def members(content: bytes, budget: Budget, stream: bool) -> Iterator[Member]:
         found = True
         yield member
     if stream and not found:
-        # Zeros count as the end of an archive with nothing in it.
+        # Zeros count as the end of an archive with nothing in it; or nothing was packed.
         yield from _opened(content, budget, raw=True, only_raw=True)
 
 
@@ -94,14 +100,19 @@ def _opened(content: bytes, budget: Budget, raw: bool, only_raw: bool = False) -
         yield from _files(archive, content, budget)
     except _ffi.ArchiveError as fault:
         reason = fault.msg or "it breaks off"
+        if only_raw and reason == _NOTHING:
+            return
         if _ENCRYPTED.search(reason) is None and not _has_encrypted(archive):
-            raise Unscannable(f"a broken archive ({reason[:100]})") from None
+            raise BrokenArchive(f"a broken archive ({reason[:100]})") from None
         yield Member("", b"", 0, "", encrypted=True)
     finally:
         _ffi.read_free(archive)
 
 
 def _has_encrypted(archive: Any) -> bool:
+    # libarchive asks its format without looking whether it has found any, and dies.
+    if not _ffi.libarchive.archive_format(archive):
+        return False
     return bool(_ffi.libarchive.archive_read_has_encrypted_entries(archive) == 1)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import logging
-import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any, Final
 
 from ..anatomy import Trait
 from ..faults import Unscannable
+from .pdf_password import is_closed
 
 __all__ = ["Found", "load", "look_into_ole", "look_into_pdf", "look_into_text"]
 
@@ -34,9 +34,10 @@ _WORKBOOKS: Final = ("Workbook", "Book")
 _BOUNDSHEET, _FILEPASS, _LABEL = 0x0085, 0x002F, 0x0018
 _MACRO_SHEET, _AUTO_OPEN = 1, 1
 _MSI: Final = "000C1084-0000-0000-C000-000000000046"
-_PDF_ENCRYPT = re.compile(rb"/Encrypt\s{0,20}(?:<<|\d{1,10}\s{1,20}\d{1,10}\s{1,20}R)")
-#: The macros of a document that is saved as a web page or as XML: compressed, in base64.
-_ACTIVE_MIME: Final = (b"ActiveMime", b"QWN0aXZlTWltZ")
+#: The macros of a document that is saved as a web page or as XML: compressed, a file of their
+#: own, or in base64 in the text.
+_ACTIVE_MIME: Final = b"ActiveMime\0\0"
+_ACTIVE_MIME_IN_TEXT: Final = b"QWN0aXZlTWltZ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +59,14 @@ def load() -> None:
 
 
 def look_into_pdf(content: bytes) -> frozenset[Trait]:
-    """Return ENCRYPTED for a PDF that has an encryption dictionary (ISO 32000-1 §7.6.1)."""
-    return frozenset({Trait.ENCRYPTED} if _PDF_ENCRYPT.search(content) else ())
+    """Return ENCRYPTED for a PDF that wants a password of its reader."""
+    return frozenset({Trait.ENCRYPTED} if is_closed(content) else ())
 
 
 def look_into_text(content: bytes) -> frozenset[Trait]:
-    """Return MACROS for a text that is an Office document with macros."""
-    return frozenset({Trait.MACROS} if any(each in content for each in _ACTIVE_MIME) else ())
+    """Return MACROS for a text that is an Office document with macros, or their own file."""
+    found = content.startswith(_ACTIVE_MIME) or _ACTIVE_MIME_IN_TEXT in content
+    return frozenset({Trait.MACROS} if found else ())
 
 
 def look_into_ole(content: bytes) -> Found:

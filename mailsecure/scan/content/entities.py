@@ -15,14 +15,21 @@ from typing import Final
 
 from ..faults import Unscannable
 from .decoding import decode_transfer
-from .fields import Fields, MediaType, media_type, parameters, read_fields
+from .fields import Fields, MediaType, decode_words, media_type, parameters, read_fields
 from .limits import Budget
+from .loose import loose_encodings, loose_values
 from .names import clean_name
 
 __all__ = ["Entity", "entities", "inner_path"]
 
 MAX_BOUNDARY: Final = 1000
+MAX_BOUNDARIES: Final = 4
 MAX_PATH: Final = 200
+#: A line that may be a delimiter, with a header section behind it.
+_DELIMITER = re.compile(
+    rb"^(-{2,100}[^\s-][^\r\n]{0,200})\r?\n(?:content-[a-z-]{1,40}[ \t]{0,9}:|\r?\n)",
+    re.IGNORECASE | re.MULTILINE,
+)
 _MESSAGES: Final = frozenset({"message/rfc822", "message/global", "message/news"})
 
 
@@ -87,7 +94,7 @@ def _understood(one: _Pending) -> Iterator[Entity | _Pending]:
     """Yield what ``one`` comes to, in every way that it can be understood."""
     fields, body = read_fields(one.source, one.start, one.end)
     types = [media_type(value) for value in fields.different("content-type")] or [("", [])]
-    encodings = fields.different("content-transfer-encoding") or [""]
+    encodings = loose_encodings(fields.different("content-transfer-encoding"))
     names = _names(fields, types)
     path = one.path
     if one.number:
@@ -111,26 +118,34 @@ def _understood(one: _Pending) -> Iterator[Entity | _Pending]:
 
 
 def _names(fields: Fields, types: list[MediaType]) -> tuple[str, ...]:
+    dispositions = fields.different("content-disposition")
     found = [
-        text
-        for value in fields.different("content-disposition")
-        for name, text in parameters(value)
-        if name == "filename"
+        text for value in dispositions for name, text in parameters(value) if name == "filename"
     ]
     found += [text for _, known in types for name, text in known if name == "name"]
+    for value in (*dispositions, *fields.different("content-type")):
+        found += map(decode_words, loose_values(value, "name"))
     return tuple(filter(None, dict.fromkeys(map(clean_name, found))))
 
 
 def _split(
     content: bytes, kind: str, known: list[tuple[str, str]], path: str, depth: int
 ) -> Iterator[_Pending]:
-    """Yield the parts of a multipart, of each boundary that it names; nothing if it is none."""
+    """Yield the parts of a multipart, of each boundary that it names; nothing if it is none.
+
+    Where none of them leads anywhere, the first line that looks like one is taken.
+    """
     if not kind.startswith("multipart/"):
         return
     boundaries = dict.fromkeys(text for name, text in known if name == "boundary")
     number = 0
-    for boundary in list(boundaries)[:2]:
-        delimiter = b"--" + boundary.encode("utf-8", "surrogateescape")[:MAX_BOUNDARY].rstrip()
+    for boundary in (*list(boundaries)[:MAX_BOUNDARIES], None):
+        if boundary is not None:
+            delimiter = b"--" + boundary.encode("utf-8", "surrogateescape")[:MAX_BOUNDARY].rstrip()
+        elif not number and (guess := _DELIMITER.search(content)):
+            delimiter = guess[1].rstrip()
+        else:
+            return
         for start, end in _between(content, delimiter):
             number += 1
             yield _Pending(content, start, end, path, number, depth)

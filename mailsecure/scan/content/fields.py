@@ -19,6 +19,7 @@ from typing import Final
 
 from ..faults import Unscannable
 from ..header_fields import cut
+from .loose import is_loosely_multipart, loose_values, without_comments
 from .text import decode, printable
 
 __all__ = [
@@ -41,6 +42,11 @@ MAX_MAILBOXES: Final = 5000
 
 _END = re.compile(rb"\r?\n\r?\n")
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
+_MIME_FIELD = re.compile(
+    rb"^[ \t]*content-(?:type|disposition|transfer-encoding)[ \t]*:", re.IGNORECASE | re.MULTILINE
+)
+#: How far behind the first line they are looked for, in octets.
+_LATE: Final = 2048
 _MAILBOX = re.compile(rb"[^\s,;<>()\"@]+@[^\s,;<>()\"@]+")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _ANGLE = re.compile(r"<([^<>]*)>")
@@ -90,7 +96,7 @@ def read_fields(source: bytes, start: int, end: int) -> tuple[Fields, int]:
         start = end if line < 0 else line + 1
     if source.startswith((b"\n", b"\r\n"), start, end):
         return Fields([]), source.index(b"\n", start) + 1
-    if _FIELD.match(source, start, end) is None:
+    if _FIELD.match(source, start, end) is None and not _begins_late(source, start, end):
         # Text where a header section should be: the whole of it is body.
         return Fields([]), start
     found = _END.search(source, start, min(end, start + MAX_SECTION))
@@ -100,9 +106,16 @@ def read_fields(source: bytes, start: int, end: int) -> tuple[Fields, int]:
     return Fields(list(_fields(source[start:stop]))), body
 
 
+def _begins_late(source: bytes, start: int, end: int) -> bool:
+    """Say whether fields of MIME stand behind a line that is none: some pass it over."""
+    head = source[start : min(end, start + _LATE)]
+    stop = _END.search(head)
+    return _MIME_FIELD.search(head, 0, len(head) if stop is None else stop.start()) is not None
+
+
 def _fields(section: bytes) -> Iterator[tuple[str, bytes]]:
     count = 0
-    for piece, name in cut(section, loose=True):
+    for piece, name in cut(section.lstrip(b" \t"), loose=True):
         if name is None:
             continue
         count += 1
@@ -157,10 +170,16 @@ MediaType = tuple[str, list[tuple[str, str]]]
 
 
 def media_type(value: str) -> MediaType:
-    """Return type/subtype, lower case, "" where there is none, and the parameters."""
-    match = _TYPE.match(value)
+    """Return type/subtype, lower case, "" where there is none, and the parameters.
+
+    Behind them comes each boundary that only a loose reader finds.
+    """
+    match = _TYPE.match(without_comments(value))
     kind = f"{match[1]}/{match[2]}".lower() if match else ""
-    return printable(kind, 127), parameters(value)
+    if not match and is_loosely_multipart(value):
+        kind = "multipart/mixed"
+    boundaries = [("boundary", each) for each in loose_values(value, "boundary")]
+    return printable(kind, 127), parameters(value) + boundaries
 
 
 def count_mailboxes(values: list[bytes]) -> int:
@@ -186,7 +205,7 @@ def mailboxes(values: list[bytes]) -> list[str]:
     found: list[str] = []
     for value in values:
         _comment_depth(value)
-        text = _without_comments(_QUOTED.sub(" ", unfold(value[:MAX_VALUE])))
+        text = without_comments(_QUOTED.sub(" ", unfold(value[:MAX_VALUE])))
         for each in text.split(","):
             angle = _ANGLE.search(each)
             mailbox = (angle[1] if angle else each.rpartition(":")[2]).strip(" ;")
@@ -202,15 +221,3 @@ def _comment_depth(value: bytes) -> None:
         if depth > MAX_COMMENTS:
             raise Unscannable(f"comments nested more than {MAX_COMMENTS} deep")
         depth = max(depth, 0)
-
-
-def _without_comments(text: str) -> str:
-    kept, depth = [], 0
-    for piece in re.split(r"([()])", text):
-        if piece == "(":
-            depth += 1
-        elif piece == ")":
-            depth = max(depth - 1, 0)
-        elif not depth:
-            kept.append(piece)
-    return " ".join(kept)

@@ -6,7 +6,7 @@ from typing import Final
 
 from ..anatomy import Trait
 from .documents import Found, look_into_ole, look_into_pdf, look_into_text
-from .kinds import EXECUTABLES, MAIL, OLE, PDF, is_text, real_type
+from .kinds import EXECUTABLES, MAIL, OLE, PDF, SCRIPT, is_text, real_type
 from .limits import Limits
 from .markers import has_eicar, is_eicar
 from .names import has_double_extension, matches
@@ -15,6 +15,8 @@ __all__ = ["inspect", "name_traits", "type_traits"]
 
 #: What puremagic is given; it knows types by their first octets, and a few by their last.
 _BEGINNING: Final = 4096
+#: Files that mail programs and browsers open as a mail.
+_MAIL_NAMES: Final = ("*.eml", "*.mht", "*.mhtml", "*.nws")
 #: What it calls files that it knows nothing of, or all sorts of.
 _VAGUE: Final = frozenset({"", "application/octet-stream", "text/plain"})
 
@@ -25,6 +27,9 @@ def inspect(names: tuple[str, ...], declared: str, content: bytes, limits: Limit
     Raises Unscannable for a document that cannot be read.
     """
     kind = real_type(content, guess_type)
+    if is_text(kind) and any(matches(name, _MAIL_NAMES) for name in names):
+        # Whatever field it begins with: a mail program opens it.
+        kind = MAIL
     traits: frozenset[Trait] = frozenset()
     words: tuple[str, ...] = ()
     if kind == OLE:
@@ -32,10 +37,13 @@ def inspect(names: tuple[str, ...], declared: str, content: bytes, limits: Limit
         kind, traits, words = found.kind, found.traits, found.words
     elif kind == PDF:
         traits = look_into_pdf(content)
-    elif is_text(kind):
+    else:
         traits = look_into_text(content)
     if kind in EXECUTABLES:
         traits |= {Trait.EXECUTABLE}
+    if kind == SCRIPT and (names or not declared.startswith("text/")):
+        # What is shown as the text of a mail is no file.
+        traits |= {Trait.SCRIPT}
     in_text = kind == MAIL or (is_text(kind) and declared.startswith("text/"))
     if is_eicar(content) or (in_text and has_eicar(content)):
         traits |= {Trait.EICAR}

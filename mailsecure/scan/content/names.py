@@ -30,10 +30,13 @@ _DOUBLE = re.compile(
 
 
 def clean_name(name: str) -> str:
-    """Return a file name as Windows would have it: no folders, no dots or spaces at its end."""
+    """Return a file name as Windows would have it: no folders, no dots or spaces at its end.
+
+    Quotes there are left out as well: some programs take them for the end of the name.
+    """
     # What is cut is the beginning: the end says what it is.
     last = re.split(r"[/\\]", name[-4 * MAX_NAME :])[-1]
-    return printable(last, 4 * MAX_NAME).rstrip(". ")[-MAX_NAME:]
+    return printable(last, 4 * MAX_NAME).strip("\"' ").rstrip(". \"'")[-MAX_NAME:]
 
 
 def has_double_extension(name: str) -> bool:

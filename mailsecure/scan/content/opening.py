@@ -8,15 +8,17 @@ taken apart in turn; :class:`~.limits.Budget` says when it is too much.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from ..anatomy import Anatomy, Part, Trait
 from ..faults import Unscannable
-from .archives import members
+from .archives import BrokenArchive, Member, members
 from .decoding import uuencoded_files
 from .documents import Found
+from .embedded import ole_files
 from .entities import Entity, entities, inner_path
 from .fields import count_mailboxes, mailboxes, read_fields
 from .inspecting import inspect, name_traits, type_traits
@@ -24,7 +26,7 @@ from .kinds import (
     ARCHIVES,
     EXECUTABLES,
     MAIL,
-    OLE,
+    OLE_START,
     PLAIN,
     STREAMS,
     TNEF,
@@ -37,6 +39,7 @@ from .limits import Budget, Limits
 from .names import clean_name
 from .reading import DomainOf, Reader
 from .tnef import tnef_files
+from .zips import directory_of
 
 __all__ = ["take_apart"]
 
@@ -44,8 +47,16 @@ __all__ = ["take_apart"]
 #: reactor's thread.
 MAX_LISTED: Final = 300
 MAX_NOTABLE: Final = 200
+#: Octets that are read of what is called a text and has none in front.
+MAX_DOUBTFUL: Final = 4 << 20
 #: Macro sheets of Excel 4 in a document of the new kind.
 _MACRO_SHEETS: Final = "xl/macrosheets/"
+_SIGNED_MAIL: Final = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime"})
+#: Where the mail in them begins, and within how many octets.
+_MIME_START = re.compile(
+    rb"(?:content-type|content-transfer-encoding|mime-version)[ \t]{0,9}:", re.IGNORECASE
+)
+_ENVELOPE: Final = 4096
 _ORDINARY: Final = frozenset({Trait.ARCHIVE})
 
 
@@ -110,31 +121,40 @@ class _Opening:
         content, depth = entity.content, entity.depth
         file = _whole(entity.path, entity.names, entity.declared, content, depth, 0)
         kind = self._file(file)
-        if is_text(kind):
-            page = kind != PLAIN or entity.declared == "text/html"
-            self.reader.read(content, page, entity.charset)
+        text = is_text(kind)
+        if text or entity.declared.startswith("text/") or not entity.declared:
+            # What is called a text is shown as one, whatever its first octets are.
+            page = (text and kind != PLAIN) or entity.declared == "text/html"
+            self.reader.read(content if text else content[:MAX_DOUBTFUL], page, entity.charset)
+        if text:
             self._inner(file, uuencoded_files(content))
 
     def _file(self, file: _File) -> str:
         """List a file, and what is in it; return its real type."""
         found = inspect(file.names, file.declared, file.content, self._limits)
-        if file.octets > len(file.content) and found.kind in (*ARCHIVES, OLE, TNEF):
+        ole = file.content.startswith(OLE_START)
+        if file.octets > len(file.content) and (ole or found.kind in (*ARCHIVES, TNEF)):
             raise Unscannable(f"a packed file of {file.octets} octets to be opened")
         place = len(self.parts)
         if found.kind in ARCHIVES or (found.kind not in EXECUTABLES and hides_zip(file.content)):
             found = self._archive(file, found)
-        elif found.kind == TNEF:
+        if found.kind == TNEF:
             self._inner(file, tnef_files(file.content))
-        elif found.kind == MAIL and file.depth < self._limits.max_depth:
+        elif ole:
+            self._inner(file, ole_files(file.content))
+        elif found.kind == MAIL and _opens(file) and file.depth < self._limits.max_depth:
             self.message(file.content.lstrip(b"\xef\xbb\xbf \t\r\n"), file.path, file.depth + 1)
+        elif _is_enveloped(file) and (start := _MIME_START.search(file.content, 0, _ENVELOPE)):
+            self.message(file.content[start.start() :], file.path, file.depth + 1)
         self._list(file, found, place)
         return found.kind
 
     def _archive(self, file: _File, found: Found) -> Found:
         """List what is in an archive; return what that says about the archive."""
         self._budget.archive(file.archives + 1)
-        traits, kind = set(found.traits) | {Trait.ARCHIVE}, found.kind
-        for member in members(file.content, self._budget, found.kind in STREAMS):
+        traits, kind = set(found.traits), found.kind
+        for member in self._members(file, kind):
+            traits.add(Trait.ARCHIVE)
             name = clean_name(member.name)
             if kind == ZIP:
                 kind = zip_type(member.name) or kind
@@ -152,15 +172,48 @@ class _Opening:
                     self._list(inner, known, len(self.parts))
             else:
                 self._file(inner)
+        if found.kind == ZIP:
+            self._directory(file)
+        if kind in ARCHIVES:
+            traits.add(Trait.ARCHIVE)
         return Found(kind, frozenset(traits) | type_traits(kind, self._limits), found.words)
+
+    def _directory(self, file: _File) -> None:
+        """List what only the directory of a zip says, and what stands in front of the zip."""
+        names, front = directory_of(file.content)
+        known = {part.path for part in self.parts}
+        for name in names:
+            path = inner_path(file.path, name.strip("/"))
+            traits = name_traits((clean_name(name),), self._limits)
+            if traits and path not in known:
+                other = _File(path, (clean_name(name),), "", b"", 0, "", file.depth, file.archives)
+                self._list(other, Found("", traits), len(self.parts))
+        if front:
+            self._file(_whole(file.path, (), "", front, file.depth, file.archives + 1))
+
+    def _members(self, file: _File, kind: str) -> Iterator[Member]:
+        """Yield what is in an archive.
+
+        What only looks as if a zip stood in it may not be one: a document in pieces, in another
+        document, has the same octets.
+        """
+        try:
+            yield from members(file.content, self._budget, kind in STREAMS)
+        except BrokenArchive:
+            if kind in ARCHIVES:
+                raise
 
     def _inner(self, file: _File, files: Iterable[tuple[bytes, bytes]]) -> None:
         """List files that were found in another, which is no archive."""
+        total = 0
         for raw, content in files:
             self._budget.file()
+            total += len(content)
+            self._budget.unpacked(len(content), total, len(file.content))
             name = clean_name(raw.decode("utf-8", "replace"))
-            path = inner_path(file.path, name)
-            self._file(_whole(path, (name,), "", content, file.depth, file.archives))
+            path = inner_path(file.path, name) if name else file.path
+            names = (name,) if name else ()
+            self._file(_whole(path, names, "", content, file.depth, file.archives))
 
     def _list(self, file: _File, found: Found, place: int) -> None:
         self.parts_in_all += 1
@@ -178,6 +231,22 @@ class _Opening:
             *(found.traits, found.words),
         )
         self.parts.insert(min(place, len(self.parts)), part)
+
+
+def _is_enveloped(file: _File) -> bool:
+    """Say whether ``file`` may be a mail that is signed, and not readable as it is.
+
+    What is signed so (RFC 8551 §3.5.2) stands in it in the clear, perhaps cut into pieces of
+    a few hundred octets, whose lengths a decoder of base64 leaves out.
+    """
+    return file.declared in _SIGNED_MAIL or any(
+        name.lower().endswith(".p7m") for name in file.names
+    )
+
+
+def _opens(file: _File) -> bool:
+    """Say whether somebody could open ``file`` as a message: not a text that quotes one."""
+    return bool(file.names) or not file.declared.startswith("text/")
 
 
 def _whole(

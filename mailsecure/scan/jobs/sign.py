@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from ..header_fields import Field, TooManyFields, split_fields
+from ..header_fields import Field, TooManyFields, split_fields, unfolded, values_of
 from ..private_keys import PrivateKey, algorithm_of, load_key
-from ..tags import ARC_NAMES, MAX_SEALS
+from ..tags import ARC_NAMES, MAX_SEALS, MAX_SIGNATURE, TagsBroken, instance_of, parse_tags
 from .arc import chain_of
 from .canonical import Message
 from .dkim_signature import SignatureFault
@@ -140,22 +140,55 @@ def _folded(words: Sequence[str]) -> str:
     return "\r\n\t".join(lines)
 
 
-def _seal(message: Message, seal: Mapping[str, str], now: float) -> list[bytes]:
-    """Return a new set, the seal first; none where the chain is not fit to be continued."""
+def _whole_chain(message: Message, status: str) -> tuple[list[Sequence[Field]], int] | None:
+    """Return the sets that are sealed again, and how many there are; None: nothing is sealed."""
     try:
         sets = chain_of(message.fields)
     except SignatureFault:
+        return None
+    if len(sets) >= MAX_SEALS or (status == "pass") != bool(sets):
+        return None
+    return list(sets), len(sets)
+
+
+def _broken_chain(message: Message) -> tuple[list[Sequence[Field]], int] | None:
+    """Return no sets, and the newest instance (RFC 8617 §5.1.2); None: nothing is sealed.
+
+    That a chain is broken is said once, by whom it reaches first (§5.1).
+    """
+    seals = {instance_of(value): value for value in values_of(message.fields, ARC_NAMES[-1])}
+    newest = max((instance_of(value) for name, value in message.fields if _is_arc(name)), default=0)
+    if newest >= MAX_SEALS or _says_fail(seals.get(newest, b"")):
+        return None
+    return [], newest
+
+
+def _is_arc(name: bytes) -> bool:
+    return name.lower() in ARC_NAMES
+
+
+def _says_fail(seal: bytes) -> bool:
+    try:
+        return parse_tags(unfolded(seal[:MAX_SIGNATURE])).get("cv", "").lower() == "fail"
+    except TagsBroken:
+        return False
+
+
+def _seal(message: Message, seal: Mapping[str, str], now: float) -> list[bytes]:
+    """Return a new set, the seal first; none where the chain is not fit to be continued."""
+    chain = _broken_chain(message) if seal["cv"] == "fail" else _whole_chain(message, seal["cv"])
+    if chain is None:
         return []
-    if len(sets) >= MAX_SEALS or (seal["cv"] == "pass") != bool(sets):
-        return []
+    sets, newest = chain
     key = load_key(seal["pem"])
-    instance = f"i={len(sets) + 1};"
+    instance = f"i={newest + 1};"
     results = f"ARC-Authentication-Results: {instance} {seal['results']}\r\n".encode()
     tags = f"{instance} a=rsa-sha256; c=relaxed/relaxed;\r\n\t{_place(seal, now)}"
     names = list(_names(message.fields, (b"dkim-signature",)))
     signature = _signed(message, "ARC-Message-Signature", tags, names, key)
     sealed = [field for each in sets for field in each] + split_fields(results + signature)
     tags = f"{instance} a=rsa-sha256; cv={seal['cv']};\r\n\t{_place(seal, now)}"
+    # Of a broken chain nobody knows what belongs to it: only the new set is sealed.
     covered = (ARC_NAMES * (len(sets) + 1))[:-1]
     top = _with_signature(Message(sealed[::-1], b""), "ARC-Seal", tags, covered, key)
     return [top, signature, results]

@@ -124,6 +124,14 @@ class AttachmentTests(CheckTestCase):
         symbol = self.names([part("a.doc", Trait.MACROS)])["MACROS"]
         self.assertEqual((symbol.score, symbol.action), (0.0, None))
 
+    def test_scripts(self) -> None:
+        """Let through as shipped, refused by whom the ini says."""
+        symbol = self.names([part("configure", Trait.SCRIPT)])["SCRIPT"]
+        self.assertEqual((symbol.score, symbol.action), (0.0, None))
+        self.settings = parse_config("[attachments]\nscripts = reject", "test.ini").attachments
+        symbol = self.names([part("configure", Trait.SCRIPT)])["SCRIPT"]
+        self.assertEqual((symbol.score, symbol.action), (4.0, ScanAction.REJECT))
+
     def test_check(self) -> None:
         """The check passes on what cannot be read; without a message it finds nothing."""
         maker = AttachmentsMaker()

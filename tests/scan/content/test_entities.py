@@ -47,6 +47,59 @@ class EntityTests(SynchronousTestCase):
             ],
         )
 
+    def test_boundaries_in_disguise(self) -> None:
+        """Comments are allowed, mistakes are made; what some program understands, we do."""
+        for kind in (
+            'multipart/mixed; boundary="b" (that is it)',
+            "multipart/mixed; boundary=b (that is it)",
+            "multipart/mixed; (that is it) boundary=b",
+            'multipart/mixed; boundary=(that is it)"b"',
+            "(that is it) multipart/mixed; boundary=b",
+            'multipart/mixed; boundary="\\b"',
+            "multipart/mixed; boundary='b'",
+            'multipart/mixed; boundary="b',
+            "multipart/mixed boundary=b",
+            "multipart/mixed, boundary=b",
+            "multipart/mixed; boundary=other; boundary=b",
+            "multipart/mixed; boundary=other",
+            "multipart/mixed",
+            "multipart; boundary=b",
+            '"multipart/mixed"; boundary=b',
+        ):
+            head = f"Content-Type: {kind}\r\n\r\n".encode()
+            found = leaves(head + b"--b\r\n\r\none\r\n--b \r\n\r\ntwo\r\n--b--\r\n")
+            self.assertEqual([leaf.content for leaf in found], [b"one", b"two"], kind)
+        head = b'Content-Type: multipart/mixed; boundary="=?utf-8?q?b?="\r\n\r\n'
+        for delimiter in (b"--b", b"--=?utf-8?q?b?="):
+            [leaf] = leaves(head + delimiter + b"\r\n\r\none\r\n" + delimiter + b"--\r\n")
+            self.assertEqual(leaf.content, b"one")
+        [leaf] = leaves(b"Content-Type: multipart/mixed\r\n\r\nHello\r\n-- \r\nSignature")
+        self.assertEqual(leaf.content, b"Hello\r\n-- \r\nSignature")
+        [leaf] = leaves(b"Content-Type: text (multipart/mixed; boundary=b)\r\n\r\n--b\r\n\r\none")
+        self.assertEqual(leaf.declared, "")
+
+    def test_encodings_in_disguise(self) -> None:
+        """Of what nobody knows both count: what stands in it, and none."""
+        for encoding, contents in (
+            ("(x) base64", [b"one"]),
+            ('"base64"', [b"one"]),
+            ("x-base64", [b"b25l", b"one"]),
+            ("base64, 8bit", [b"one"]),
+            ("=?utf-8?q?base-64?=", [b"b25l", b"one"]),
+            ("utf-8", [b"b25l"]),
+        ):
+            found = leaves(f"Content-Transfer-Encoding: {encoding}\r\n\r\nb25l".encode())
+            self.assertEqual([leaf.content for leaf in found], contents, encoding)
+
+    def test_fields_behind_junk(self) -> None:
+        """A line that is no field does not hide those of MIME that follow."""
+        for junk in (b"junk\r\n", b" ", b"\t", b"a b: c\r\n"):
+            [leaf] = leaves(junk + b"Content-Transfer-Encoding: base64\r\n\r\nb25l")
+            self.assertEqual(leaf.content, b"one", junk)
+        for text in (b"Hello.\r\n\r\nContent-Type: a/b\r\n", b"x" * 3000 + b"\nContent-Type: a/b"):
+            [leaf] = leaves(text)
+            self.assertEqual((leaf.content, leaf.declared), (text, ""))
+
     def test_messages(self) -> None:
         """Messages in messages, encoded or not, are gone into."""
         inner = b"Subject: x\r\n\r\nHello"

@@ -14,6 +14,7 @@ from mailsecure.scan.content.kinds import (
     MAIL,
     OLE,
     PDF,
+    SCRIPT,
     STREAMS,
     ZIP,
     hides_zip,
@@ -41,14 +42,15 @@ class TypeTests(SynchronousTestCase):
             b"MZ\x90\0\x03\0\0\0",
             b"ZM\0\0",
             b"\x7fELF\x02",
-            b"#!/bin/sh\n",
-            b"\xef\xbb\xbf#!/bin/sh\n",
             b"\xcf\xfa\xed\xfe\x07",
             b"\xca\xfe\xba\xbe\0\0\0\x02",
             b"\xca\xfe\xba\xbe\0\0\0\x34",
         ):
             self.assertIn(kind(content), EXECUTABLES)
         self.assertEqual(kind(b"MZ is what the letter begins with"), "text/plain")
+        for content in (b"#!/bin/sh\n", b"\xef\xbb\xbf#!/bin/sh\n"):
+            self.assertEqual(kind(content), SCRIPT)
+        self.assertNotIn(SCRIPT, EXECUTABLES)
 
     def test_archives(self) -> None:
         """By their first octets, or where theirs are."""
@@ -59,10 +61,33 @@ class TypeTests(SynchronousTestCase):
             b"\x1f\x8b\x08\0",
             b"a.txt" + bytes(252) + b"ustar\0",
             bytes(0x8001) + b"CD001",
+            b"BZh91AY&SY" + bytes(9),
+            b"LZIP\x01\x0c",
+            b"070701" + b"0" * 104,
+            b"070707" + b"0" * 70,
+            b"\xc7\x71" + bytes(24),
+            b"\x24\x30-lh5-\x99",
+            b"a.txt" + bytes(252) + b"ustar  \0",
         ):
             self.assertIn(kind(content), ARCHIVES)
         self.assertEqual(kind(zipped({})), ZIP)
         self.assertTrue(STREAMS < ARCHIVES)
+
+    def test_words_that_archives_begin_with(self) -> None:
+        """Whose text begins with the first letters of an archive wrote no archive."""
+        for text in (
+            "BZhang wrote:\n",
+            "LZIP packs better\n",
+            "070707,Huber\n",
+            "0707011234 is my number\n",
+            "% -lh lists them\n",
+            "$ -lha or not\n",
+            "xar! he said\n",
+            "ITSF is a format\n",
+            "GIF8 and GIF9\n",
+            "a" * 257 + "ustar is a word\n",
+        ):
+            self.assertEqual(kind(text.encode()), "text/plain", text)
 
     def test_documents(self) -> None:
         """OLE, PDF after some junk, and others."""
@@ -123,6 +148,8 @@ class NameTests(SynchronousTestCase):
             ("fdp\u202eexe.exe", "fdp exe.exe"),
             ("", ""),
             ("...", ""),
+            ("'a.exe'", "a.exe"),
+            ('"a.exe', "a.exe"),
         ):
             self.assertEqual(clean_name(name), clean)
         self.assertEqual(clean_name("x" * 5000 + ".exe")[-5:], "x.exe")
@@ -188,6 +215,20 @@ class TnefTests(SynchronousTestCase):
         self.assertEqual(list(tnef_files(whole[:-22])), [(b"a.exe", b"content"), (b"", b"cont")])
         self.assertEqual(list(tnef_files(head + other)), [])
         self.assertEqual(list(tnef_files(head + other * (MAX_ATTRIBUTES + 1) + data)), [])
+
+    def test_long_names(self) -> None:
+        """The title is short, and may say something else; Outlook shows the long name."""
+        short = self.attribute(0x00018010, b"report.txt\0") + self.attribute(0x0006800F, b"x")
+        wide, narrow = "größe.js\0".encode("utf-16-le"), b"a.js\0"
+        for properties, name in (
+            (b"\1\0\0\0\x1f\0\x07\x37" + struct.pack("<II", 1, len(wide)) + wide, "größe.js"),
+            (b"\1\0\0\0\x1e\0\x07\x37" + struct.pack("<II", 1, len(narrow)) + narrow, "a.js"),
+            (b"\1\0\0\0\x1f\0\x07\x37" + struct.pack("<II", 1, 0), "report.txt"),
+            (b"\1\0\0\0\x1f\0\x07\x37\1\0", "report.txt"),
+            (b"", "report.txt"),
+        ):
+            content = b"\x78\x9f\x3e\x22\0\0" + short + self.attribute(0x00069005, properties)
+            self.assertEqual(list(tnef_files(content)), [(name.encode(), b"x")])
 
     @given(st.binary(max_size=200))
     def test_any_octets(self, content: bytes) -> None:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import base64
+import bz2
 import gzip
 import io
+import lzma
+import random
 import struct
 import tarfile
 import zipfile
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailsecure.config.load import parse_config
 from mailsecure.scan.anatomy import Anatomy, Trait, from_json
 from mailsecure.scan.content import opening
 from mailsecure.scan.content.archives import KEPT
+from mailsecure.scan.content.embedded import ole_files
 from mailsecure.scan.content.limits import limits_for
 from mailsecure.scan.faults import Unscannable
 from mailsecure.scan.jobs.mail import prepare, take_apart
@@ -96,6 +102,18 @@ class MessageTests(SynchronousTestCase):
         self.assertTrue(anatomy(head + page).gtube)
         self.assertFalse(anatomy(message()).gtube)
 
+    def test_texts_in_disguise(self) -> None:
+        """What is shown as a text is read as one, whatever its first octets are."""
+        page = f'<a href="http://a.example/">{GTUBE}</a>'
+        for start in (b"\0", b"%PDF-\r\n", b"GIF89a ", b"\x1f\x8b "):
+            octets = b"Content-Type: text/html\r\n\r\n" + start + page.encode()
+            found = anatomy(octets)
+            self.assertTrue(found.gtube, start)
+            self.assertEqual([url.host for url in found.urls], ["a.example"])
+        wide = b"Content-Type: text/html; charset=utf-16le\r\n\r\n" + page.encode("utf-16le")
+        self.assertTrue(anatomy(wide).gtube)
+        self.assertTrue(anatomy(b"Subject: x\r\n\r\n\0" + GTUBE.encode()).gtube)
+
     def test_listed(self) -> None:
         """Of many parts the ordinary ones are not listed, the notable ones are; bounded."""
         files = {f"{n}.txt": b"" for n in range(1000)} | {"z.exe": b"MZ\0\0", "z.js": b""}
@@ -173,7 +191,7 @@ class FileTests(SynchronousTestCase):
     def test_types(self) -> None:
         """Programs are programs, forbidden types forbidden, whatever they are called."""
         self.assertEqual(self.traits(b"MZ\0\0", "a.jpg"), {Trait.EXECUTABLE})
-        self.assertEqual(self.traits(b"#!/bin/sh", "a.jpg"), {Trait.EXECUTABLE})
+        self.assertEqual(self.traits(b"#!/bin/sh", "a.jpg"), {Trait.SCRIPT})
         self.assertEqual(self.traits(b"ID3\3\0\0\0\0\0\0" + bytes(99)), {Trait.FORBIDDEN_TYPE})
 
     def test_archives(self) -> None:
@@ -283,6 +301,70 @@ class FileTests(SynchronousTestCase):
             with self.assertRaises(Unscannable):
                 attached(content)
 
+    def test_zips_of_two_minds(self) -> None:
+        """A name in the directory counts, too; so does a zip in front of a zip."""
+        archive = zipped({"x/a.js": b"alert()", "b.txt": b"x"})
+        for first in (True, False):
+            at = archive.find(b"a.js") if first else archive.rfind(b"a.js")
+            changed = archive[:at] + b"a.tx" + archive[at + 4 :]
+            [bad] = attached(changed, "a.zip").having(Trait.FORBIDDEN_NAME)
+            self.assertEqual((bad.path, bad.name), ("message/a.zip/x/a.js", "a.js"))
+        good, program = zipped({"a.txt": b"x"}), zipped({"b.bin": b"MZ\0\0"})
+        for both in (good + program, program + good, good + program + good):
+            self.assertIn(Trait.EXECUTABLE, self.traits(both))
+        self.assertEqual(attached(good + good, "a.zip").parts_in_all, 5)
+        self.assertEqual(attached(archive, "a.zip").parts_in_all, 4)
+
+    def test_zip_in_pieces(self) -> None:
+        """A document in pieces in another looks like a zip at its end, and is no broken one."""
+        inner = zipped({"word/a.xml": random.Random(1).randbytes(9000)})
+        pieces = inner[:6000] + bytes(512) + inner[6000:]
+        for octets in (b"%PDF-1.4\n" + pieces, b"\xff\xd8\xff" + inner[3000:]):
+            self.assertEqual(self.traits(octets), set())
+        broken = b"GIF89a" + zipped({"a.zip": pieces})
+        with self.assertRaises(Unscannable):
+            attached(broken)
+
+    def test_files_in_documents(self) -> None:
+        """Attachments of Outlook's messages, and what was dragged into a document."""
+        place = "__attach_version1.0_#00000000"
+        for names, path in (
+            ({"__substg1.0_3707001F": "a.js".encode("utf-16-le")}, "message/a.msg/a.js"),
+            ({"__substg1.0_3704001E": b"a.js\0"}, "message/a.msg/a.js"),
+            ({}, "message/a.msg"),
+        ):
+            streams = {"__substg1.0_37010102": b"MZ\0\0", **names}
+            letter = ole({f"{place}/{name}": value for name, value in streams.items()})
+            [program] = attached(letter, "a.msg").having(Trait.EXECUTABLE)
+            self.assertEqual(program.path, path)
+        label, name, content = b"invoice.pdf\0", b"C:\\a.bat\0", b"MZ\0\0"
+        package = b"\x02\0" + label + name + b"\0\0\3\0" + struct.pack("<I", 2) + b"x\0"
+        package += struct.pack("<I", len(content)) + content
+        package = struct.pack("<I", len(package)) + package
+        for stream in (package, package[:30], b"\4\0\0\0MZ\0\0", b"", b"\4\0\0\0\2\0a\0b\0"):
+            document = zipped({"word/embeddings/oleObject1.bin": ole({"\1Ole10Native": stream})})
+            found = self.traits(document, "a.docx")
+            self.assertEqual(Trait.FORBIDDEN_NAME in found, stream == package, stream)
+            self.assertEqual(Trait.EXECUTABLE in found, b"MZ" in stream, stream)
+        nested = ole({"ObjectPool/_1/Package": zipped({"a.exe": b"MZ\0\0"})})
+        self.assertIn(Trait.EXECUTABLE, self.traits(nested, "a.doc"))
+
+        with self.assertRaises(Unscannable):
+            list(ole_files(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600)))
+
+    @given(st.integers(0, 3000), st.binary(min_size=1, max_size=8))
+    def test_broken_documents(self, at: int, octets: bytes) -> None:
+        """Whatever is wrong with a document, it has its parts, or it is unscannable."""
+        letter = bytearray(
+            ole({"a/__substg1.0_37010102": b"x" * 500, "a/\1Ole10Native": b"x" * 99})
+        )
+        letter[at : at + len(octets)] = octets
+        try:
+            found = attached(bytes(letter), "a.msg")
+        except Unscannable:
+            return
+        self.assertEqual(found.parts[1].name, "a.msg")
+
     def test_limits(self) -> None:
         """Depth, files, size and ratio of archives."""
         nested = zipped({"a": zipped({"b": zipped({"c": b"x"})})})
@@ -311,8 +393,92 @@ class FileTests(SynchronousTestCase):
 
     def test_depth_of_what_looks_like_mail(self) -> None:
         """Text that looks like mail is only gone into as deep as may be."""
-        text = "From: a@b.example\r\nSubject: x\r\n\r\n" * 60 + "Hello"
-        self.assertGreater(anatomy(message(text)).parts_in_all, 40)
+        text = b"From: a@b.example\r\nMIME-Version: x\r\n\r\n" * 60 + b"Hello"
+        self.assertGreater(attached(text, "a.eml").parts_in_all, 40)
+
+    def test_saved_mail(self) -> None:
+        """A mail in a file is one by its fields, or by its name, whatever it begins with."""
+        inner = message(attached=[("a.exe", b"MZ\0\0")])
+        for front in (
+            b"DKIM-Signature: v=1\r\n",
+            b"ARC-Seal: " + b"i=1;\r\n " * 1000 + b"cv=none\r\n",
+            b"Thread-Topic: x\r\n",
+        ):
+            found = attached(front + inner, "a.dat")
+            self.assertTrue(found.having(Trait.EXECUTABLE), front[:20])
+        unusual = b"Keywords: x\r\n" + inner
+        self.assertFalse(attached(unusual, "a.dat").having(Trait.EXECUTABLE))
+        self.assertTrue(attached(unusual, "a.EML").having(Trait.EXECUTABLE))
+        self.assertEqual(attached(b"Hello.", "a.eml").parts_in_all, 3)
+
+    def test_signed_mail(self) -> None:
+        """What is signed as a whole stands in the envelope in the clear, also in pieces."""
+        inner = multipart(
+            [
+                b"Content-Type: a/b; name=a.bin\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+                + base64.b64encode(b"MZ\0\0" + bytes(3000))
+            ]
+        )
+        envelope = b"\x30\x80\x06\x09*\x86H\x86\xf7\r\x01\x07\x02\xa0\x80"
+        pieces = [inner[at : at + 1000] for at in range(0, len(inner), 1000)]
+        cut = b"".join(b"\x04\x82" + struct.pack(">H", len(each)) + each for each in pieces)
+        for kind, name in (("application/pkcs7-mime", "smime.p7m"), ("a/b", "smime.P7M")):
+            for octets in (envelope + inner, envelope + cut):
+                found = anatomy(message(attached=[(name, octets)], kind=kind))
+                self.assertTrue(found.having(Trait.EXECUTABLE), (kind, octets[:20]))
+        encrypted = envelope + bytes(5000) + inner
+        self.assertEqual(attached(encrypted, "smime.p7m").parts_in_all, 2)
+        self.assertEqual(attached(envelope + inner, "a.bin").parts_in_all, 2)
+
+    def test_text_that_quotes_mail(self) -> None:
+        """The text of a mail is no mail, whatever it quotes: nobody opens it as one."""
+        quoted = "From: a@b.example\r\nReceived: x\r\n" + "X-Y: z\r\n" * 1200
+        self.assertEqual(anatomy(message(quoted)).parts_in_all, 1)
+        with self.assertRaises(Unscannable):
+            attached(quoted.encode(), "a.eml")
+
+    def test_scripts(self) -> None:
+        """In an archive, or attached; not where somebody writes one into a letter."""
+        tree = zipped({"p/configure": b"#!/bin/sh\n"})
+        [_, archive, script] = attached(tree, "p.zip").parts
+        self.assertEqual((archive.traits, script.traits), ({Trait.ARCHIVE}, {Trait.SCRIPT}))
+        self.assertEqual(anatomy(message("#!/bin/sh\r\nexit\r\n")).parts[0].traits, set())
+        hidden = b"#!/bin/sh\n" + zipped({"a.exe": b"MZ\0\0"})
+        self.assertIn(Trait.EXECUTABLE, self.traits(hidden))
+
+    def test_packed_nothing(self) -> None:
+        """A file of no octets that was compressed is not broken; one that is cut off is."""
+        for packed in (gzip.compress(b""), bz2.compress(b""), lzma.compress(b"")):
+            self.assertEqual(self.traits(packed), {Trait.ARCHIVE})
+        for broken in (
+            gzip.compress(b"Hello")[:10] + b"\xff" * 60,
+            gzip.compress(b"")[:10],
+            bz2.compress(b"")[:4] + bytes(60),
+        ):
+            with self.assertRaises(Unscannable):
+                attached(broken)
+
+    def test_names_in_disguise(self) -> None:
+        """What some program takes for the name is a name."""
+        for disposition in (
+            'attachment; filename="a.exe" (that is it)',
+            'attachment filename="a.exe"',
+            "attachment; filename='a.exe'",
+            'attachment; filename=(x)"a.exe"',
+            'attachment; filename=a.txt; x="filename=\'b.exe"',
+        ):
+            [part] = anatomy(
+                f"Content-Disposition: {disposition}\r\n\r\nx".encode(),
+            ).parts
+            self.assertEqual(part.traits, {Trait.FORBIDDEN_NAME}, disposition)
+        [part] = anatomy(b"Content-Disposition: attachment; filename=a (1).txt\r\n\r\nx").parts
+        self.assertEqual((part.name, part.traits), ("a (1).txt", set()))
+
+    def test_macros_of_their_own(self) -> None:
+        """Those of a document in MHTML are a part; who writes about them sends none."""
+        [_, part] = attached(b"ActiveMime\0\0\xf0\x01" + bytes(50), "editdata.mso").parts
+        self.assertEqual(part.traits, {Trait.MACROS})
+        self.assertEqual(anatomy(message("ActiveMime hides macros\r\n")).parts[0].traits, set())
 
 
 class PrepareTests(SynchronousTestCase):
