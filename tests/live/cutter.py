@@ -2,7 +2,8 @@
 
 In the reactor of the test's own process.  ``mode`` is read for each connection and each
 piece: ``pass``, ``reset`` (the connection is reset when ``after`` octets have gone through
-to the scanner), ``garbage`` (whatever is asked is answered with nonsense).
+to the scanner), ``hold`` (what comes after those goes nowhere), ``garbage`` (whatever is asked
+is answered with nonsense).
 """
 
 from __future__ import annotations
@@ -102,6 +103,8 @@ class _Front(_Side):
         self._octets += len(data)
         if mode == "reset" and self._octets >= self._cutter.after:
             self.transport.abortConnection()
+        elif mode == "hold" and self._octets >= self._cutter.after:
+            return
         elif mode == "garbage":
             self.transport.write(NONSENSE)
         else:

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from mailsecure.config.load import parse_config
 from mailsecure.config.scanning import ScanAction
 from mailsecure.scan.api import Site
+from mailsecure.scan.engines import health
 from mailsecure.scan.engines.guard import EngineCheck
 from mailsecure.scan.engines.makers import ENGINES
 from mailsecure.scan.values import AddField, Finding, RemoveField, Special, Stage, Symbol
@@ -134,7 +136,7 @@ class Trouble:
             scanner.cont()
         await self.well(check)
 
-    async def through(self: Any, mode: str) -> None:
+    async def through(self: Any, mode: str, after: int = 1) -> None:
         """Do harm on the way to it."""
         scanner = self.scanner()
         cutter = Cutter(reactor, getattr(scanner, "tcp", scanner.address))
@@ -144,14 +146,31 @@ class Trouble:
         cutter.mode = mode
         for each in list(cutter.open):
             each.transport.abortConnection()
-        cutter.after = 30
+        cutter.after = after
         await self.ill(check)
         cutter.mode = "pass"
         await self.well(check)
 
     async def test_reset(self: Any) -> None:
-        """The connection is reset in mid-stream."""
+        """Each connection is reset when something comes."""
         await self.through("reset")
+
+    async def test_only_messages(self: Any) -> None:
+        """Messages reset it in mid-stream or hang there, pings do not: nobody else is shut out."""
+        scanner = self.scanner()
+        cutter = Cutter(reactor, getattr(scanner, "tcp", scanner.address))
+        self.addCleanup(cutter.close)
+        check = await self.make(self.settings(cutter.address))
+        await self.well(check)
+        cutter.after = 600
+        for cutter.mode in ("reset", "hold"):
+            for _ in range(5):
+                (symbol,) = (await self.judge(check, FileBody(LARGE))).symbols
+                self.assertEqual(symbol.name, f"{self.engine.upper()}_FAILED")
+                self.assertNotIn("it is down", symbol.reason)
+                self.assertEqual(check.report()["state"], "well")
+        cutter.mode = "pass"
+        await self.well(check)
 
     async def test_garbage(self: Any) -> None:
         """The answer is nonsense."""
@@ -181,6 +200,27 @@ class ClamavTests(Trouble, EngineTestCase):
                 self.assertIn("CLAMAV", found)
             self.assertEqual(check.report()["scanned"], 9)
             self.assertEqual(check.report()["found"], 6)
+
+    async def test_hung_with_patience(self) -> None:
+        """A clamd that hangs is found out long before a message's deadline."""
+        self.patch(health, "SILENCE", 0.5)
+        self.patch(health, "PROBE", 0.5)
+        clamd = self.scanner()
+        check = await self.make(f"address = {clamd.address}\ntimeout = 30s")
+        await self.well(check)
+        clamd.stop()
+        try:
+            first = Deferred.fromCoroutine(self.judge(check))
+            await until(lambda: check.report()["state"] == "down", "it is down")
+            self.assertFalse(first.called)
+            began = time.monotonic()
+            found = self.symbols(await self.judge(check))
+            self.assertIn("it is down", found["CLAMAV_FAILED"].reason)
+            self.assertLess(time.monotonic() - began, 1.0)
+        finally:
+            clamd.cont()
+        self.assertEqual((await first).symbols, ())
+        await self.well(check)
 
     async def test_special(self) -> None:
         """Password-protected, and larger than clamd takes, from memory and from a file."""

@@ -10,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailsecure.config.scanning import ScanAction
 from mailsecure.scan.api import ICheckMaker
-from mailsecure.scan.engines.guard import LOOK, EngineCheck
+from mailsecure.scan.engines.guard import EngineCheck
+from mailsecure.scan.engines.health import LOOK
 from mailsecure.scan.engines.makers import ENGINES
 from mailsecure.scan.engines.wire import BATCH
 from mailsecure.scan.engines.wires import IDLE, Place
@@ -139,13 +140,18 @@ class Common:
         self.judge()
 
     def test_reset(self: Any) -> None:
-        """In mid-stream, and at once."""
-        for fault, after in ((Fault.REFUSE, 0), (Fault.RESET, 1), (Fault.RESET, 60)):
+        """In mid-stream, and at once: down where a ping fares no better than messages."""
+        for fault, after in ((Fault.REFUSE, 0), (Fault.RESET, 1), (Fault.RESET, 200)):
             self.fake.fault, self.fake.reset_after = fault, after
             self.check = self.make()
-            self.fails()
+            self.start()
             self.fails(LARGE)
-            self.assertIn("it is down", self.fails())
+            self.fails(LARGE if after == 200 else MESSAGE)
+            self.pass_time(2 * LOOK)
+            state = "well" if after == 200 else "down"
+            self.assertEqual(self.check.report()["state"], state)
+            self.assertEqual("it is down" in self.fails(LARGE), state == "down")
+            self.successResultOf(Deferred.fromCoroutine(self.check.stop()))
 
     def test_garbage(self: Any) -> None:
         """Nonsense of any sort is a failure, never a verdict."""
