@@ -366,7 +366,7 @@ class Icap(EngineSettings):
     would have changed is malware.  Symbols: ICAP, ICAP_FAILED.
     """
 
-    url: str = option("url", "icap://127.0.0.1:1344/avscan", "The service.", "icap://192.0.2.9:1344/srv_clamav")
+    url: str = option("url", "icap://127.0.0.1:1344/avscan", "The service; icaps:// for TLS.", "icap://192.0.2.9:1344/srv_clamav")
     max_size: Octets = option("size", "25M", "Larger messages count as unscannable here.")
 
 

@@ -287,7 +287,7 @@ class CIcap(Scanner):
             "Service echo srv_echo.so\nService virus_scan virus_scan.so\n"
             "virus_scan.DefaultEngine clamd\n"
             "virus_scan.ScanFileTypes TEXT DATA EXECUTABLE ARCHIVE GIF JPEG MSOFFICE\n"
-            "virus_scan.SendPercentData 5\nvirus_scan.StartSendPercentDataAfter 2M\n"
+            "virus_scan.SendPercentData 5\nvirus_scan.StartSendPercentDataAfter 500K\n"
             "virus_scan.MaxObjectSize 5M\n"
         )
 

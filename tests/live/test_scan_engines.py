@@ -322,6 +322,13 @@ class IcapTests(Trouble, EngineTestCase):
             self.assertEqual((await self.judge(check, CLEAN + filler)).symbols, ())
         self.assertEqual(check.report()["failures"], 0)
 
+    async def test_streamed(self) -> None:
+        """Above StartSendPercentDataAfter it gives back the beginning while the end comes."""
+        check = await self.make(f"url = {self.scanner().url}\ntimeout = 20s")
+        words = b"".join(b"word %d and another one\r\n" % at for at in range(30_000))
+        for body in (HEAD + b"\r\n" + words, words):
+            self.assertEqual((await self.judge(check, FileBody(body))).symbols, ())
+
 
 @needs(programs=["opendkim"])
 class OpenDkimTests(Trouble, EngineTestCase):

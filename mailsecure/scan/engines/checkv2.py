@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from math import isnan
 from typing import Any
 
 from ...errors import RemoteFault
@@ -99,7 +98,8 @@ def opinion(answer: Answer) -> Opinion:
 
 def _number(value: Any) -> float:
     """Return a score: of a whole number, a fraction, or infinity as JSON cannot have it."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or isnan(value):
+    # What is not equal to itself is no number; a whole one may be too large for a fraction.
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise RemoteFault("an answer without a score")
     return float(max(-_LARGEST_SCORE, min(value, _LARGEST_SCORE)))
 

@@ -74,7 +74,7 @@ class Place:
         """Return the place of a URL, at ``port`` where none is written."""
         parts = urlsplit(text)
         host, port = parse_host_port(parts.netloc, port)
-        return cls("", host, port, parts.scheme == "https")
+        return cls("", host, port, parts.scheme in ("https", "icaps"))
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -263,6 +264,40 @@ class ClamavTests(Common, ClientTestCase):
         self.assertEqual(self.judge().symbols, ())
         self.assertEqual(self.net.opened, 2)
 
+    def test_ended_when_taken_up(self) -> None:
+        """clamd says that the session was idle too long, just as the next message comes."""
+        for reset in (False, True):
+            self.check = self.make()
+            self.judge()
+            before = self.net.opened
+            for session in list(self.fake.sessions):
+
+                def heard(
+                    data: bytes, transport: Any = session.transport, reset: bool = reset
+                ) -> None:
+                    transport.write(b"COMMAND READ TIMED OUT\n")
+                    if reset:
+                        self.net.run()
+                        transport.abortConnection()
+                    else:
+                        transport.loseConnection()
+
+                session._open = False
+                session.dataReceived = heard
+            self.assertEqual(self.judge().symbols, ())
+            self.assertEqual(self.net.opened, before + 1)
+
+    def test_ended_at_once(self) -> None:
+        """A new session that ends so is a failure."""
+        self.fake.answer = b"COMMAND READ TIMED OUT\n"
+        answer = self.begin()
+        for session in list(self.fake.sessions):
+            session.transport.loseConnection()
+        self.net.run()
+        (symbol,) = self.successResultOf(answer).symbols
+        self.assertIn("closed the connection", symbol.reason)
+        self.assertEqual(self.net.opened, 1)
+
     def test_idle(self) -> None:
         """It is closed by us before clamd does; and at once if anything comes unasked."""
         self.start()
@@ -480,6 +515,16 @@ class RspamdTests(Common, ClientTestCase):
         MAKERS["rspamd"].make(make_site(self.net, self.clock, "[rspamd]\nurl = icap://h/x"))
 
 
+class Failing(FileBody):
+    """A body that cannot be read to its end."""
+
+    def pieces(self, size: int = 65536) -> Iterator[bytes]:
+        """Yield more than a batch, and fail."""
+        yield LARGE
+        yield LARGE
+        raise SpoolBroken("disk")
+
+
 class IcapTests(Common, ClientTestCase):
     """An ICAP server."""
 
@@ -528,15 +573,41 @@ class IcapTests(Common, ClientTestCase):
         self.assertEqual(self.fake.pings, 2)
 
     def test_errors(self) -> None:
-        """Statuses, a server that says two things at once, one that leaves after OPTIONS."""
+        """Statuses, and a server that says two things at once."""
         self.fake.answer = b"ICAP/1.0 500 Broken\r\n\r\n"
         self.assertEqual(self.fails(), "the ICAP server says 500 Broken")
         self.fake.answer = b"ICAP/1.0 204 No\r\n\r\n" * 2
         self.assertEqual(self.fails(), "two answers to one question")
-        self.fake.fault = Fault.GARBAGE
-        self.check = self.make()
-        self.fake.garbage = b"ICAP/1.0 200 OK\r\nMethods: RESPMOD\r\nConnection: close\r\n\r\n"
-        self.assertIn("closes the connection", self.fails())
+
+    def test_leaves_after_options(self) -> None:
+        """A server may close the connection behind every answer."""
+        self.fake.leaves = True
+        for body in (MESSAGE, LARGE):
+            self.assertEqual(self.judge(body).symbols, ())
+        self.assertEqual(self.symbol(EICAR).reason, "Eicar-Test")
+        self.assertEqual(self.fake.connections, 4)
+        self.assertEqual(self.check.report()["failures"], 0)
+
+    def test_full_duplex(self) -> None:
+        """A server that gives a message back while it comes, and reads no more if we do not."""
+        self.net.window, self.net.cut = 4096, 5000
+        self.fake.streams = True
+        for preview in (None, 0, 1024):
+            self.fake.preview = preview
+            self.check = self.make()
+            for body in (MESSAGE, LARGE, FileBody(LARGE)):
+                self.assertEqual(self.judge(body).symbols, ())
+                self.assertEqual(self.shown(), body if body is MESSAGE else LARGE)
+            self.assertEqual(self.symbol(LARGE + EICAR).reason, "changed to an answer 200")
+            self.assertEqual(self.check.report()["failures"], 0)
+
+    def test_disk_in_the_middle(self) -> None:
+        """What is wrong with the body is told, not that the connection was cut for it."""
+        self.net.window = 4096
+        body = Failing(LARGE)
+        self.failureResultOf(self.begin(body), SpoolBroken)
+        self.net.run()
+        self.assertEqual(self.fake.sessions, set())
 
     def test_early(self) -> None:
         """A verdict before the end counts, and the connection is closed."""
@@ -737,6 +808,7 @@ class PlaceTests(SynchronousTestCase):
             (Place.of_client("tcp:h.test:25"), "h.test", 25, "tcp:h.test:25"),
             (Place.of_client("tcp:[::1]:25"), "::1", 25, "tcp:[::1]:25"),
             (Place.of_url("icap://h.test/x", 1344), "h.test", 1344, "tcp:h.test:1344"),
+            (Place.of_url("icaps://h.test/x", 11344), "h.test", 11344, "tcp:h.test:11344"),
             (Place.of_url("https://[::1]:99", 1), "::1", 99, "tcp:[::1]:99"),
         ):
             self.assertEqual((place.host, place.port, str(place)), (host, port, text))
