@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import isnan
 from typing import Any
 
 from ...errors import RemoteFault
@@ -98,8 +99,10 @@ def opinion(answer: Answer) -> Opinion:
 
 def _number(value: Any) -> float:
     """Return a score: of a whole number, a fraction, or infinity as JSON cannot have it."""
-    # What is not equal to itself is no number; a whole one may be too large for a fraction.
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+    # A whole number may be too large for isnan, and is a number in any case.
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RemoteFault("an answer without a score")
+    if isinstance(value, float) and isnan(value):
         raise RemoteFault("an answer without a score")
     return float(max(-_LARGEST_SCORE, min(value, _LARGEST_SCORE)))
 
