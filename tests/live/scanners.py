@@ -15,11 +15,13 @@ has no modules but GTUBE and one rule in Lua, spamd runs with ``-L``.
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -28,7 +30,16 @@ from typing import Self
 
 from tests.live.harness import free_port, program, until
 
-__all__ = ["CIcap", "Clamd", "OpenDkim", "Rspamd", "Scanner", "Spamd"]
+__all__ = [
+    "CIcap",
+    "Clamd",
+    "GreedyLibmilter",
+    "Libmilter",
+    "OpenDkim",
+    "Rspamd",
+    "Scanner",
+    "Spamd",
+]
 
 #: MD5 and length of the file of EICAR (and of no other).
 EICAR_SUM = "44d88612fea8a8f36de82e1278abb02f:68:Eicar-Test"
@@ -326,3 +337,31 @@ class OpenDkim(Scanner):
         """Somebody is there."""
         with socket.create_connection(("127.0.0.1", self.port), 2):
             return True
+
+
+class Libmilter(Scanner):
+    """A filter on sendmail's libmilter that does what a message asks for (:mod:`.libmilter`)."""
+
+    #: SMFIF_*: add and change fields, quarantine.
+    actions = 0x31
+
+    def command(self) -> list[str]:
+        """In the foreground."""
+        module = "tests.live.libmilter"
+        return [sys.executable, "-m", module, str(self.port), str(self.actions)]
+
+    def answers(self) -> bool:
+        """Somebody is there."""
+        with socket.create_connection(("127.0.0.1", self.port), 2):
+            return True
+
+    def heard(self) -> list[tuple[str, list[str], dict[str, str]]]:
+        """Return what it was told: the command, its words, the macros that it knew then."""
+        lines = (self.directory / "log").read_text("utf-8").splitlines()
+        return [tuple(json.loads(line)) for line in lines if line.startswith("[")]
+
+
+class GreedyLibmilter(Libmilter):
+    """One that must be allowed to replace the body."""
+
+    actions = 0x33

@@ -34,7 +34,16 @@ from mailsecure.world import World
 from tests.live import needs
 from tests.live.cutter import Cutter
 from tests.live.harness import shared
-from tests.live.scanners import CIcap, Clamd, OpenDkim, Rspamd, Scanner, Spamd
+from tests.live.scanners import (
+    CIcap,
+    Clamd,
+    GreedyLibmilter,
+    Libmilter,
+    OpenDkim,
+    Rspamd,
+    Scanner,
+    Spamd,
+)
 from tests.scan.engines.net import FileBody, make_facts
 
 WORLD = World(reactor, reactor, time.time, random.Random(3), None)  # type: ignore[arg-type]
@@ -350,6 +359,84 @@ class OpenDkimTests(Trouble, EngineTestCase):
         self.assertEqual([edit.name for edit in added], ["Authentication-Results"])
         self.assertIn("dkim=none", added[0].value)
         self.assertIn(RemoveField("Authentication-Results", 1), finding.edits)
+
+
+@needs(programs=["opendkim"])
+class LibmilterTests(Trouble, EngineTestCase):
+    """A filter on sendmail's libmilter, which comes with opendkim."""
+
+    engine = "milter"
+
+    def scanner(self) -> Libmilter:
+        """The filter."""
+        return shared(Libmilter, _maker(Libmilter))
+
+    async def test_told(self) -> None:
+        """What it is told, as libmilter gives it to filters: macros by their names, octets."""
+        check = await self.make(f"address = {self.scanner().address}\ntimeout = 5s")
+        before = len(self.scanner().heard())
+        odd = b"X: " + b"y" * 65_000 + b"\r\n\r\n" + b"a\rb\nc\0d\r\n" + b"z" * 1_000_000
+        for body in (CLEAN, HEAD + b"\r\n", HEAD, b"", b"\r\n", odd):
+            self.assertEqual((await self.judge(check, body)).symbols, ())
+        heard = self.scanner().heard()[before:]
+        commands = [what for what, _, _ in heard]
+        self.assertEqual(
+            commands[: commands.index("eom") + 1],
+            ["connect", "helo", "mail", "rcpt", "rcpt", "data", *["header"] * 4, "eom"],
+        )
+        by_name = {what: macros for what, _, macros in heard}
+        self.assertEqual(by_name["connect"]["{client_addr}"], "192.0.2.1")
+        self.assertEqual(by_name["connect"]["j"], "mx.test")
+        self.assertEqual(by_name["mail"]["{mail_addr}"], "a@sender.test")
+        self.assertEqual(by_name["rcpt"]["{rcpt_addr}"], "c@us.test")
+        self.assertEqual(by_name["eom"]["i"], "0000000000007")
+        sizes = [words for what, words, _ in heard if what == "eom"]
+        self.assertEqual(sizes, [["15"], ["0"], ["0"], ["0"], ["0"], ["1000009"]])
+        for longer in (65_531, 65_532, 1_000_000):
+            symbols = (await self.judge(check, b"X: " + b"y" * longer + b"\r\n\r\n")).symbols
+            special = Special.UNSCANNABLE if longer > 65_532 else None
+            self.assertIs(symbols[0].special if symbols else None, special, longer)
+
+    async def test_done(self) -> None:
+        """What it may do."""
+        check = await self.make(f"address = {self.scanner().address}\ntimeout = 5s")
+        finding = await self.judge(check, b"X-Do: fields\r\n" + CLEAN)
+        self.assertEqual(
+            finding.edits,
+            (
+                AddField("X-Added", "one\r\n\ttwo"),
+                RemoveField("Subject", 1),
+                AddField("Subject", "changed"),
+                RemoveField("X-Do", 1),
+                AddField("X-Top", "100% ?"),
+            ),
+        )
+        for order, action, reply in (
+            ("lines", ScanAction.REJECT, "5.7.1 Not 100% here"),
+            ("quarantine", ScanAction.QUARANTINE, ""),
+            ("discard", ScanAction.DISCARD, ""),
+            ("tempfail", ScanAction.TEMPFAIL, ""),
+        ):
+            (found,) = (await self.judge(check, f"X-Do: {order}\r\n".encode() + CLEAN)).symbols
+            self.assertEqual((found.action, found.reply), (action, reply))
+        for order in ("accept", "progress"):
+            finding = await self.judge(check, f"X-Do: {order}\r\n".encode() + CLEAN)
+            self.assertEqual(finding.symbols, ())
+
+    async def test_for_ever(self) -> None:
+        """Signs of life do not prolong the deadline."""
+        check = await self.make(f"address = {self.scanner().address}\ntimeout = 600ms")
+        began = time.monotonic()
+        (found,) = (await self.judge(check, b"X-Do: progress\r\n" + CLEAN)).symbols
+        self.assertLess(time.monotonic() - began, 1.0)
+        self.assertEqual(found.reason, "no answer within 0.6 s")
+
+    async def test_wants_the_body(self) -> None:
+        """It hangs up, and the status says why."""
+        with GreedyLibmilter() as greedy:
+            check = await self.make(f"address = {greedy.address}")
+            await until(lambda: check.report()["state"] != "well", "it is down")
+            self.assertIn("does it want the body", check.report()["last_error"])
 
 
 @needs(programs=["rspamd"])

@@ -674,6 +674,8 @@ class MilterTests(Common, ClientTestCase):
         self.assertEqual(self.fake.data("L")[1], b"X-A\x001\0")
         self.assertIn(b"Ei\x000000000000007\0", self.fake.data("D"))
         self.assertTrue(self.fake.data("D")[0].startswith(b"Cj\0mx.test\0"))
+        self.assertIn(b"\0{client_addr}\x00192.0.2.1\0", self.fake.data("D")[0])
+        self.assertIn(b"Mi\x000000000000007\0{mail_addr}\0a@sender.test\0", self.fake.data("D"))
         self.judge(client="2001:db8::1", name="", reverse_path="")
         self.assertEqual(self.fake.data("C")[1], b"[2001:db8::1]\x006\x0f\xb92001:db8::1\0")
 
@@ -701,6 +703,7 @@ class MilterTests(Common, ClientTestCase):
             for packet, name, action in (
                 (("r", b""), "MILTER_REJECT", ScanAction.REJECT),
                 (("t", b""), "MILTER_TEMPFAIL", ScanAction.TEMPFAIL),
+                (("4", b""), "MILTER_TEMPFAIL", ScanAction.TEMPFAIL),
                 (("d", b""), "MILTER_DISCARD", ScanAction.DISCARD),
                 (("y", b"550 5.7.1 Go away\0"), "MILTER_REJECT", ScanAction.REJECT),
             ):
@@ -779,10 +782,27 @@ class MilterTests(Common, ClientTestCase):
 
     def test_versions(self) -> None:
         """Old versions are spoken to, newer ones not."""
-        self.fake.version = 2
-        self.judge()
+        for version, commands in (
+            (2, "OCHMRRLLLNBEQ"),
+            (3, "OCHMRRLLLNBEQ"),
+            (4, "OCHMRRTLLLNBEQ"),
+        ):
+            self.fake.heard_packets.clear()
+            self.fake.version = version
+            self.judge()
+            self.assertEqual(self.fake.commands, commands)
         self.fake.version = 7
         self.assertIn("version 7", self.fails())
+
+    def test_hangs_up(self) -> None:
+        """A filter that is not offered what it needs, as libmilter has it: why, in words."""
+        self.fake.fault = Fault.SILENT
+        answer = self.begin()
+        for session in list(self.fake.sessions):
+            session.transport.loseConnection()
+        self.net.run()
+        (symbol,) = self.successResultOf(answer).symbols
+        self.assertIn("does it want the body", symbol.reason)
 
     def test_cannot(self) -> None:
         """A filter that says so itself."""
@@ -793,8 +813,10 @@ class MilterTests(Common, ClientTestCase):
 
     def test_header_section(self) -> None:
         """One that is too long makes the message unscannable."""
-        for body in (b"X: y\r\n" * 60_000, b"X: y\r\n" * 1001):
+        for body in (b"X: y\r\n" * 60_000, b"X: y\r\n" * 1001, b"X: " + b"y" * 65_533):
             self.assertIs(self.symbol(body).special, Special.UNSCANNABLE)
+        self.judge(b"X: " + b"y" * 65_532)
+        self.assertEqual(len(self.fake.data("L")[-1]), 65_535)
         self.judge(b"X: y")
         self.assertEqual(self.fake.data("L")[-1], b"X\0y\0")
 
