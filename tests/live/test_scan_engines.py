@@ -296,6 +296,11 @@ class SpamassassinTests(Trouble, EngineTestCase):
         """spamd."""
         return shared(Spamd, _maker(Spamd))
 
+    async def test_last_line_without_end(self) -> None:
+        """As ``mailsecure scan`` may have it of a file."""
+        check = await self.make(f"address = {self.scanner().address}\ntimeout = 5s")
+        self.assertIn("SPAMASSASSIN", self.symbols(await self.judge(check, CLEAN + b"no end")))
+
     async def test_verdicts(self) -> None:
         """GTUBE and nothing."""
         check = await self.make(f"address = {self.scanner().address}\nweight = 0.01")

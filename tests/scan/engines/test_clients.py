@@ -374,6 +374,14 @@ class SpamassassinTests(Common, ClientTestCase):
         self.assertEqual(self.symbol().score, -0.05)
         self.assertIn(b"User: joe", self.fake.questions[0])
 
+    def test_finished(self) -> None:
+        """spamd is told that no more comes: it reads lines, and the last may have no end."""
+        answer = Deferred.fromCoroutine(self.check.check(Stage.DATA, make_facts(b"\r\nno end")))
+        spamd = self.net.ends[1]
+        self.net.run()
+        self.assertTrue(spamd.finished)
+        self.successResultOf(answer)
+
     def test_many_rules(self) -> None:
         """The reason is short."""
         rules = b",".join(b"R%d" % n for n in range(100))
