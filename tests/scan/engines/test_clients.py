@@ -596,6 +596,23 @@ class IcapTests(Common, ClientTestCase):
         self.assertEqual(self.fake.connections, 4)
         self.assertEqual(self.check.report()["failures"], 0)
 
+    def test_closed_in_the_middle(self) -> None:
+        """Without a word: on a kept connection another one is tried, a new one has failed."""
+        self.net.window, self.net.cut = 4096, 1000
+        self.fake.preview = None
+        for leaves in (False, True):
+            self.fake.leaves = leaves
+            self.check = self.make()
+            answer = Deferred.fromCoroutine(self.check.check(Stage.DATA, make_facts(LARGE)))
+            for _ in range(20):
+                for end in list(self.net.ends):
+                    end.step()
+            for session in list(self.fake.sessions):
+                session.transport.loseConnection()
+            self.net.run()
+            found = self.successResultOf(answer)
+            self.assertEqual([each.name for each in found.symbols], ["ICAP_FAILED"] * leaves)
+
     def test_full_duplex(self) -> None:
         """A server that gives a message back while it comes, and reads no more if we do not."""
         self.net.window, self.net.cut = 4096, 5000
