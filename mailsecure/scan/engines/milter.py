@@ -9,7 +9,7 @@ servers have it.  The octets are in :mod:`.packets`.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -96,7 +96,7 @@ class _Conversation:
     packets: Packets = field(default_factory=Packets)
     _held: list[bytes] = field(default_factory=list)
     _octets: int = 0
-    _heard: list[Packet] = field(default_factory=list)
+    _heard: deque[Packet] = field(default_factory=deque)
 
     async def begin(self) -> None:
         """Negotiate."""
@@ -115,8 +115,8 @@ class _Conversation:
                 data = await self.wire.receive()
                 if not data:
                     raise Gone("the filter closed the connection")
-                self._heard = self.packets.feed(data)
-            heard = self._heard.pop(0)
+                self._heard.extend(self.packets.feed(data))
+            heard = self._heard.popleft()
             if heard.command != "p":
                 return heard
 
