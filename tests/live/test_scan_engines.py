@@ -169,11 +169,11 @@ class Trouble:
         scanner = self.scanner()
         cutter = Cutter(reactor, getattr(scanner, "tcp", scanner.address))
         self.addCleanup(cutter.close)
-        check = await self.make(self.settings(cutter.address))
+        check = await self.make(f"{self.settings(cutter.address)}\ntimeout = 1500ms")
         await self.well(check)
         cutter.after = 600
         for cutter.mode in ("reset", "hold"):
-            for _ in range(5):
+            for _ in range(3):
                 (symbol,) = (await self.judge(check, FileBody(LARGE))).symbols
                 self.assertEqual(symbol.name, f"{self.engine.upper()}_FAILED")
                 self.assertNotIn("it is down", symbol.reason)
@@ -209,6 +209,27 @@ class ClamavTests(Trouble, EngineTestCase):
                 self.assertIn("CLAMAV", found)
             self.assertEqual(check.report()["scanned"], 9)
             self.assertEqual(check.report()["found"], 6)
+
+    async def test_no_window(self) -> None:
+        """Messages that hang there do not let others' through unseen, while they do or after."""
+        cutter = Cutter(reactor, self.scanner().tcp)
+        self.addCleanup(cutter.close)
+        check = await self.make(
+            f"address = {cutter.address}\non_failure = accept\ntimeout = 1500ms"
+        )
+        await self.well(check)
+        cutter.mode, cutter.after = "hold", 1000
+        virus = _attached(EICAR, "a.txt")
+        self.assertLess(len(virus), 900)
+        for _ in range(3):
+            hanging = [Deferred.fromCoroutine(self.judge(check, LARGE)) for _ in range(5)]
+            self.assertIn("CLAMAV", self.symbols(await self.judge(check, virus)))
+            for answer in hanging:
+                found = self.symbols(await answer)["CLAMAV_FAILED"]
+                self.assertEqual(found.reason, "no answer within 1.5 s")
+                self.assertIs(found.action, ScanAction.ACCEPT)
+            self.assertIn("CLAMAV", self.symbols(await self.judge(check, virus)))
+            self.assertEqual(check.report()["state"], "well")
 
     async def test_hung_with_patience(self) -> None:
         """A clamd that hangs is found out long before a message's deadline."""
