@@ -107,8 +107,24 @@ class Scanner:
             os.killpg(self.process.pid, number)
 
     def stop(self) -> None:
-        """Hang (SIGSTOP)."""
+        """Hang (SIGSTOP); returns when every thread does.
+
+        Until the one that gets the signal has run, the others go on answering: on a busy
+        machine, long enough for a verdict.
+        """
         self.signal(signal.SIGSTOP)
+        until(self._hangs, f"{type(self).__name__} hangs", self.patience)
+
+    def _hangs(self) -> bool:
+        assert self.process is not None
+        states = []
+        for stat in Path("/proc").glob("[0-9]*/task/[0-9]*/stat"):
+            with suppress(OSError):
+                # "1 (name) S 0 1 …": state, parent, process group.
+                state, _, group, *_ = stat.read_text("latin-1").rpartition(")")[2].split()
+                if int(group) == self.process.pid:
+                    states.append(state)
+        return bool(states) and set(states) <= {"T", "Z"}
 
     def cont(self) -> None:
         """Go on (SIGCONT)."""
