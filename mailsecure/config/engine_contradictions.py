@@ -15,7 +15,7 @@ __all__ = ["engine_contradictions"]
 _ENGINES = ("clamav", "rspamd", "spamassassin", "icap", "milter")
 _SCHEMES = {
     "rspamd": (("http://", "https://"), "http://HOST:PORT"),
-    "icap": (("icap://",), "icap://HOST:PORT/SERVICE"),
+    "icap": (("icap://", "icaps://"), "icap://HOST:PORT/SERVICE, or icaps://"),
 }
 
 

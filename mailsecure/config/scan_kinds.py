@@ -125,17 +125,17 @@ def parse_client(text: str) -> str:
 
 
 def parse_url(text: str) -> str:
-    """Return an http, https or icap URL."""
+    """Return an http, https, icap or icaps URL."""
     try:
         parts = urlsplit(text)
     except ValueError:
         raise ValueError(f"{text!r} is no URL") from None
-    if parts.scheme not in ("http", "https", "icap") or not parts.hostname:
+    if parts.scheme not in ("http", "https", "icap", "icaps") or not parts.hostname:
         raise ValueError(f"{text!r} is no URL: write http://HOST:PORT or icap://HOST:PORT/NAME")
     if parts.username or parts.password:
         raise ValueError("a password does not belong in a URL")
     parse_host_port(parts.netloc, 80)
-    return text.rstrip("/") if parts.scheme != "icap" else text
+    return text.rstrip("/") if parts.scheme in ("http", "https") else text
 
 
 def parse_database(text: str) -> str:

@@ -290,8 +290,8 @@ class EngineSettings:
     timeout: Seconds = option("timeout", "30s", "How long a message may take here, waiting for its turn included; [scan] check_timeout does not count for engines.")
     on_failure: OnFailure | None = option("choice?", "", "What becomes of a message that it could not judge: tempfail or accept; as [scan] says if empty.")
     connections: int = option("count", "10", "Messages that are scanned there at once; more wait.")
-    failures: int = option("count", "3", "After so many failures in a row it is left alone for a while.")
-    pause: Seconds = option("timeout", "10s", "How long at first; each time twice as long, up to five minutes.")
+    failures: int = option("count", "3", "After so many failures in a row (connections refused, pings not answered) it is left alone for a while.")
+    pause: Seconds = option("timeout", "10s", "How long; twice as long each time that it comes back and fails again, up to five minutes.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,7 +348,7 @@ class Icap(EngineSettings):
     would have changed is malware.  Symbols: ICAP, ICAP_FAILED.
     """
 
-    url: str = option("url", "icap://127.0.0.1:1344/avscan", "The service.", "icap://192.0.2.9:1344/srv_clamav")
+    url: str = option("url", "icap://127.0.0.1:1344/avscan", "The service; icaps:// for TLS.", "icap://192.0.2.9:1344/srv_clamav")
     max_size: Octets = option("size", "25M", "Larger messages count as unscannable here.")
 
 

@@ -17,6 +17,10 @@ from .times import age
 
 __all__ = ["history_line", "scan_lines"]
 
+_LACKS = {
+    "files": "the daemon's files are open to them (no Landlock)",
+    "calls": "system calls are open to them (no seccomp)",
+}
 _STATES = {"well": "green", "trying": "yellow", "down": "bold red"}
 
 
@@ -28,6 +32,8 @@ def scan_lines(scanning: dict[str, Any], now: float) -> Iterator[Text]:
         f"checks: {checks}; {workers['busy']} of {workers['processes']} processes busy, "
         f"{workers['waiting']} messages wait for one"
     )
+    for lack in workers.get("lacks", ()):
+        yield Text(f"processes: {_LACKS.get(lack, escape(lack))}", style="yellow")
     for name, counts in scanning["counts"].items():
         figures = ", ".join(f"{escape(what)} {count:,}" for what, count in counts.items() if count)
         if figures:

@@ -19,13 +19,17 @@ class FakeIcap(FakeScanner):
     """An ICAP server with a service that knows OPTIONS and RESPMOD.
 
     ``preview`` is what it offers (None: none), ``echoes`` has it give clean messages back
-    instead of saying 204, ``extension`` is how it names what it found.
+    instead of saying 204, ``streams`` has it do so while they come, infected ones without
+    their last piece, ``leaves`` has it close each connection behind its answer, and
+    ``extension`` is how it names what it found.
     """
 
     def __init__(self, clock: IReactorTime | None = None) -> None:
         super().__init__(clock)
         self.preview: int | None = 1024
         self.echoes = False
+        self.streams = False
+        self.leaves = False
         self.extension = b"X-Infection-Found: Type=0; Resolution=2; Threat=Eicar-Test;\r\n"
         self.questions: list[bytes] = []
 
@@ -41,8 +45,10 @@ class FakeIcap(FakeScanner):
                 shown = b"" if self.preview is None else b"Preview: %d\r\n" % self.preview
                 self.say(
                     session,
-                    b"ICAP/1.0 200 OK\r\nMethods: RESPMOD\r\nAllow: 204\r\n%b"
-                    b"Options-TTL: 60\r\nEncapsulated: null-body=0\r\n\r\n" % shown,
+                    b"ICAP/1.0 200 OK\r\nMethods: RESPMOD\r\nAllow: 204\r\n%b%b"
+                    b"Options-TTL: 60\r\nEncapsulated: null-body=0\r\n\r\n"
+                    % (shown, b"Connection: close\r\n" * self.leaves),
+                    self.leaves,
                 )
                 return True
             self.questions.append(head)
@@ -65,13 +71,37 @@ class FakeIcap(FakeScanner):
         session.buffer = rest[size + 2 :]
         session.notes["body"] += rest[:size]
         if size:
+            if self.streams and b"Preview:" not in session.notes["head"]:
+                self._stream(session, rest[:size])
             return True
         if b"Preview:" in session.notes["head"] and b"ieof" not in line:
             session.notes["head"] = b""
             self.say(session, b"ICAP/1.0 100 Continue\r\n\r\n")
             return True
-        self._judge(session)
+        if "streaming" in session.notes:
+            self._end_stream(session)
+        else:
+            self._judge(session)
         return True
+
+    def _stream(self, session: FakeSession, piece: bytes) -> None:
+        """Give a piece back; where the client does not take it, read no more from it."""
+        if "streaming" not in session.notes:
+            session.notes["streaming"] = True
+            piece = session.notes["body"]
+            session.transport.registerProducer(session.transport, True)
+            inner = b"HTTP/1.1 200 OK\r\n\r\n"
+            encapsulated = b"Encapsulated: res-hdr=0, res-body=%d" % len(inner)
+            self.say(session, b"ICAP/1.0 200 OK\r\n%b\r\n\r\n%b" % (encapsulated, inner))
+        if EICAR not in piece:
+            self.say(session, b"%x\r\n%b\r\n" % (len(piece), piece))
+
+    def _end_stream(self, session: FakeSession) -> None:
+        self.messages.append(session.notes["body"])
+        session.notes.clear()
+        session.transport.unregisterProducer()
+        session.transport.resumeProducing()
+        self.say(session, b"0\r\n\r\n")
 
     def _judge(self, session: FakeSession) -> None:
         body: bytes = session.notes["body"]
@@ -81,7 +111,8 @@ class FakeIcap(FakeScanner):
         if self.answer is not None:
             self.say(session, self.answer)
         elif not infected and not self.echoes:
-            self.say(session, b"ICAP/1.0 204 No Content\r\n\r\n")
+            close = b"Connection: close\r\n" * self.leaves
+            self.say(session, b"ICAP/1.0 204 No Content\r\n%b\r\n" % close, self.leaves)
         else:
             status = b"403 Forbidden" if infected else b"200 OK"
             content = b"<p>Infected" if infected else body

@@ -65,6 +65,19 @@ class Status(SynchronousTestCase):
         )
         self.assertIn("checks: none", next(scan_lines(REPORT | {"checks": []}, 0)).plain)
 
+    def test_lacks(self) -> None:
+        """What the kernel does not keep processes from is said."""
+        workers = REPORT["workers"] | {"lacks": ["files", "calls", "else"]}
+        lines = [line.plain for line in scan_lines(REPORT | {"workers": workers}, 160.0)]
+        self.assertEqual(
+            lines[1:4],
+            [
+                "processes: the daemon's files are open to them (no Landlock)",
+                "processes: system calls are open to them (no seccomp)",
+                "processes: else",
+            ],
+        )
+
     def test_history(self) -> None:
         self.assertEqual(
             history_line(HISTORY, 160).plain, "history well, 5 events written, 1 wait, 4K"

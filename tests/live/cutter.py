@@ -2,7 +2,8 @@
 
 In the reactor of the test's own process.  ``mode`` is read for each connection and each
 piece: ``pass``, ``reset`` (the connection is reset when ``after`` octets have gone through
-to the scanner), ``garbage`` (whatever is asked is answered with nonsense).
+to the scanner), ``hold`` (what comes after those goes nowhere), ``garbage`` (whatever is asked
+is answered with nonsense).
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 __all__ = ["NONSENSE", "Cutter"]
 
@@ -46,6 +49,7 @@ class Cutter:
         await self._port.stopListening()
 
 
+@implementer(IHalfCloseableProtocol)
 class _Side(Protocol):
     """One side of a connection that goes through."""
 
@@ -64,6 +68,16 @@ class _Side(Protocol):
         self._cutter.open.discard(self)
         if self.other is not None and self.other.transport is not None:
             self.other.transport.loseConnection()
+
+    def readConnectionLost(self) -> None:
+        """It will say no more."""
+        if self.other is not None and self._cutter.mode != "hold":
+            self.other.transport.loseWriteConnection()
+        else:
+            self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """It was told so."""
 
     def dataReceived(self, data: bytes) -> None:
         """Pass it on."""
@@ -102,6 +116,8 @@ class _Front(_Side):
         self._octets += len(data)
         if mode == "reset" and self._octets >= self._cutter.after:
             self.transport.abortConnection()
+        elif mode == "hold" and self._octets >= self._cutter.after:
+            return
         elif mode == "garbage":
             self.transport.write(NONSENSE)
         else:

@@ -15,11 +15,13 @@ has no modules but GTUBE and one rule in Lua, spamd runs with ``-L``.
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -28,7 +30,16 @@ from typing import Self
 
 from tests.live.harness import free_port, program, until
 
-__all__ = ["CIcap", "Clamd", "OpenDkim", "Rspamd", "Scanner", "Spamd"]
+__all__ = [
+    "CIcap",
+    "Clamd",
+    "GreedyLibmilter",
+    "Libmilter",
+    "OpenDkim",
+    "Rspamd",
+    "Scanner",
+    "Spamd",
+]
 
 #: MD5 and length of the file of EICAR (and of no other).
 EICAR_SUM = "44d88612fea8a8f36de82e1278abb02f:68:Eicar-Test"
@@ -96,8 +107,24 @@ class Scanner:
             os.killpg(self.process.pid, number)
 
     def stop(self) -> None:
-        """Hang (SIGSTOP)."""
+        """Hang (SIGSTOP); returns when every thread does.
+
+        Until the one that gets the signal has run, the others go on answering: on a busy
+        machine, long enough for a verdict.
+        """
         self.signal(signal.SIGSTOP)
+        until(self._hangs, f"{type(self).__name__} hangs", self.patience)
+
+    def _hangs(self) -> bool:
+        assert self.process is not None
+        states = []
+        for stat in Path("/proc").glob("[0-9]*/task/[0-9]*/stat"):
+            with suppress(OSError):
+                # "1 (name) S 0 1 …": state, parent, process group.
+                state, _, group, *_ = stat.read_text("latin-1").rpartition(")")[2].split()
+                if int(group) == self.process.pid:
+                    states.append(state)
+        return bool(states) and set(states) <= {"T", "Z"}
 
     def cont(self) -> None:
         """Go on (SIGCONT)."""
@@ -287,7 +314,7 @@ class CIcap(Scanner):
             "Service echo srv_echo.so\nService virus_scan virus_scan.so\n"
             "virus_scan.DefaultEngine clamd\n"
             "virus_scan.ScanFileTypes TEXT DATA EXECUTABLE ARCHIVE GIF JPEG MSOFFICE\n"
-            "virus_scan.SendPercentData 5\nvirus_scan.StartSendPercentDataAfter 2M\n"
+            "virus_scan.SendPercentData 5\nvirus_scan.StartSendPercentDataAfter 500K\n"
             "virus_scan.MaxObjectSize 5M\n"
         )
 
@@ -326,3 +353,31 @@ class OpenDkim(Scanner):
         """Somebody is there."""
         with socket.create_connection(("127.0.0.1", self.port), 2):
             return True
+
+
+class Libmilter(Scanner):
+    """A filter on sendmail's libmilter that does what a message asks for (:mod:`.libmilter`)."""
+
+    #: SMFIF_*: add and change fields, quarantine.
+    actions = 0x31
+
+    def command(self) -> list[str]:
+        """In the foreground."""
+        module = "tests.live.libmilter"
+        return [sys.executable, "-m", module, str(self.port), str(self.actions)]
+
+    def answers(self) -> bool:
+        """Somebody is there."""
+        with socket.create_connection(("127.0.0.1", self.port), 2):
+            return True
+
+    def heard(self) -> list[tuple[str, list[str], dict[str, str]]]:
+        """Return what it was told: the command, its words, the macros that it knew then."""
+        lines = (self.directory / "log").read_text("utf-8").splitlines()
+        return [tuple(json.loads(line)) for line in lines if line.startswith("[")]
+
+
+class GreedyLibmilter(Libmilter):
+    """One that must be allowed to replace the body."""
+
+    actions = 0x33

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from mailsecure.config.load import parse_config
 from mailsecure.config.scanning import ScanAction
 from mailsecure.scan.api import Site
+from mailsecure.scan.engines import health
 from mailsecure.scan.engines.guard import EngineCheck
 from mailsecure.scan.engines.makers import ENGINES
 from mailsecure.scan.values import AddField, Finding, RemoveField, Special, Stage, Symbol
@@ -32,7 +34,16 @@ from mailsecure.world import World
 from tests.live import needs
 from tests.live.cutter import Cutter
 from tests.live.harness import shared
-from tests.live.scanners import CIcap, Clamd, OpenDkim, Rspamd, Scanner, Spamd
+from tests.live.scanners import (
+    CIcap,
+    Clamd,
+    GreedyLibmilter,
+    Libmilter,
+    OpenDkim,
+    Rspamd,
+    Scanner,
+    Spamd,
+)
 from tests.scan.engines.net import FileBody, make_facts
 
 WORLD = World(reactor, reactor, time.time, random.Random(3), None)  # type: ignore[arg-type]
@@ -134,7 +145,7 @@ class Trouble:
             scanner.cont()
         await self.well(check)
 
-    async def through(self: Any, mode: str) -> None:
+    async def through(self: Any, mode: str, after: int = 1) -> None:
         """Do harm on the way to it."""
         scanner = self.scanner()
         cutter = Cutter(reactor, getattr(scanner, "tcp", scanner.address))
@@ -144,14 +155,31 @@ class Trouble:
         cutter.mode = mode
         for each in list(cutter.open):
             each.transport.abortConnection()
-        cutter.after = 30
+        cutter.after = after
         await self.ill(check)
         cutter.mode = "pass"
         await self.well(check)
 
     async def test_reset(self: Any) -> None:
-        """The connection is reset in mid-stream."""
+        """Each connection is reset when something comes."""
         await self.through("reset")
+
+    async def test_only_messages(self: Any) -> None:
+        """Messages reset it in mid-stream or hang there, pings do not: nobody else is shut out."""
+        scanner = self.scanner()
+        cutter = Cutter(reactor, getattr(scanner, "tcp", scanner.address))
+        self.addCleanup(cutter.close)
+        check = await self.make(f"{self.settings(cutter.address)}\ntimeout = 1500ms")
+        await self.well(check)
+        cutter.after = 600
+        for cutter.mode in ("reset", "hold"):
+            for _ in range(3):
+                (symbol,) = (await self.judge(check, FileBody(LARGE))).symbols
+                self.assertEqual(symbol.name, f"{self.engine.upper()}_FAILED")
+                self.assertNotIn("it is down", symbol.reason)
+                self.assertEqual(check.report()["state"], "well")
+        cutter.mode = "pass"
+        await self.well(check)
 
     async def test_garbage(self: Any) -> None:
         """The answer is nonsense."""
@@ -181,6 +209,48 @@ class ClamavTests(Trouble, EngineTestCase):
                 self.assertIn("CLAMAV", found)
             self.assertEqual(check.report()["scanned"], 9)
             self.assertEqual(check.report()["found"], 6)
+
+    async def test_no_window(self) -> None:
+        """Messages that hang there do not let others' through unseen, while they do or after."""
+        cutter = Cutter(reactor, self.scanner().tcp)
+        self.addCleanup(cutter.close)
+        check = await self.make(
+            f"address = {cutter.address}\non_failure = accept\ntimeout = 1500ms"
+        )
+        await self.well(check)
+        cutter.mode, cutter.after = "hold", 1000
+        virus = _attached(EICAR, "a.txt")
+        self.assertLess(len(virus), 900)
+        for _ in range(3):
+            hanging = [Deferred.fromCoroutine(self.judge(check, LARGE)) for _ in range(5)]
+            self.assertIn("CLAMAV", self.symbols(await self.judge(check, virus)))
+            for answer in hanging:
+                found = self.symbols(await answer)["CLAMAV_FAILED"]
+                self.assertEqual(found.reason, "no answer within 1.5 s")
+                self.assertIs(found.action, ScanAction.ACCEPT)
+            self.assertIn("CLAMAV", self.symbols(await self.judge(check, virus)))
+            self.assertEqual(check.report()["state"], "well")
+
+    async def test_hung_with_patience(self) -> None:
+        """A clamd that hangs is found out long before a message's deadline."""
+        self.patch(health, "SILENCE", 0.5)
+        self.patch(health, "PROBE", 0.5)
+        clamd = self.scanner()
+        check = await self.make(f"address = {clamd.address}\ntimeout = 30s")
+        await self.well(check)
+        clamd.stop()
+        try:
+            first = Deferred.fromCoroutine(self.judge(check))
+            await until(lambda: check.report()["state"] == "down", "it is down")
+            self.assertFalse(first.called)
+            began = time.monotonic()
+            found = self.symbols(await self.judge(check))
+            self.assertIn("it is down", found["CLAMAV_FAILED"].reason)
+            self.assertLess(time.monotonic() - began, 1.0)
+        finally:
+            clamd.cont()
+        self.assertEqual((await first).symbols, ())
+        await self.well(check)
 
     async def test_special(self) -> None:
         """Password-protected, and larger than clamd takes, from memory and from a file."""
@@ -247,6 +317,11 @@ class SpamassassinTests(Trouble, EngineTestCase):
         """spamd."""
         return shared(Spamd, _maker(Spamd))
 
+    async def test_last_line_without_end(self) -> None:
+        """As ``mailsecure scan`` may have it of a file."""
+        check = await self.make(f"address = {self.scanner().address}\ntimeout = 5s")
+        self.assertIn("SPAMASSASSIN", self.symbols(await self.judge(check, CLEAN + b"no end")))
+
     async def test_verdicts(self) -> None:
         """GTUBE and nothing."""
         check = await self.make(f"address = {self.scanner().address}\nweight = 0.01")
@@ -282,6 +357,13 @@ class IcapTests(Trouble, EngineTestCase):
             self.assertEqual((await self.judge(check, CLEAN + filler)).symbols, ())
         self.assertEqual(check.report()["failures"], 0)
 
+    async def test_streamed(self) -> None:
+        """Above StartSendPercentDataAfter it gives back the beginning while the end comes."""
+        check = await self.make(f"url = {self.scanner().url}\ntimeout = 20s")
+        words = b"".join(b"word %d and another one\r\n" % at for at in range(30_000))
+        for body in (HEAD + b"\r\n" + words, words):
+            self.assertEqual((await self.judge(check, FileBody(body))).symbols, ())
+
 
 @needs(programs=["opendkim"])
 class OpenDkimTests(Trouble, EngineTestCase):
@@ -303,6 +385,84 @@ class OpenDkimTests(Trouble, EngineTestCase):
         self.assertEqual([edit.name for edit in added], ["Authentication-Results"])
         self.assertIn("dkim=none", added[0].value)
         self.assertIn(RemoveField("Authentication-Results", 1), finding.edits)
+
+
+@needs(programs=["opendkim"])
+class LibmilterTests(Trouble, EngineTestCase):
+    """A filter on sendmail's libmilter, which comes with opendkim."""
+
+    engine = "milter"
+
+    def scanner(self) -> Libmilter:
+        """The filter."""
+        return shared(Libmilter, _maker(Libmilter))
+
+    async def test_told(self) -> None:
+        """What it is told, as libmilter gives it to filters: macros by their names, octets."""
+        check = await self.make(f"address = {self.scanner().address}\ntimeout = 5s")
+        before = len(self.scanner().heard())
+        odd = b"X: " + b"y" * 65_000 + b"\r\n\r\n" + b"a\rb\nc\0d\r\n" + b"z" * 1_000_000
+        for body in (CLEAN, HEAD + b"\r\n", HEAD, b"", b"\r\n", odd):
+            self.assertEqual((await self.judge(check, body)).symbols, ())
+        heard = self.scanner().heard()[before:]
+        commands = [what for what, _, _ in heard]
+        self.assertEqual(
+            commands[: commands.index("eom") + 1],
+            ["connect", "helo", "mail", "rcpt", "rcpt", "data", *["header"] * 4, "eom"],
+        )
+        by_name = {what: macros for what, _, macros in heard}
+        self.assertEqual(by_name["connect"]["{client_addr}"], "192.0.2.1")
+        self.assertEqual(by_name["connect"]["j"], "mx.test")
+        self.assertEqual(by_name["mail"]["{mail_addr}"], "a@sender.test")
+        self.assertEqual(by_name["rcpt"]["{rcpt_addr}"], "c@us.test")
+        self.assertEqual(by_name["eom"]["i"], "0000000000007")
+        sizes = [words for what, words, _ in heard if what == "eom"]
+        self.assertEqual(sizes, [["15"], ["0"], ["0"], ["0"], ["0"], ["1000009"]])
+        for longer in (65_531, 65_532, 1_000_000):
+            symbols = (await self.judge(check, b"X: " + b"y" * longer + b"\r\n\r\n")).symbols
+            special = Special.UNSCANNABLE if longer > 65_532 else None
+            self.assertIs(symbols[0].special if symbols else None, special, longer)
+
+    async def test_done(self) -> None:
+        """What it may do."""
+        check = await self.make(f"address = {self.scanner().address}\ntimeout = 5s")
+        finding = await self.judge(check, b"X-Do: fields\r\n" + CLEAN)
+        self.assertEqual(
+            finding.edits,
+            (
+                AddField("X-Added", "one\r\n\ttwo"),
+                RemoveField("Subject", 1),
+                AddField("Subject", "changed"),
+                RemoveField("X-Do", 1),
+                AddField("X-Top", "100% ?"),
+            ),
+        )
+        for order, action, reply in (
+            ("lines", ScanAction.REJECT, "5.7.1 Not 100% here"),
+            ("quarantine", ScanAction.QUARANTINE, ""),
+            ("discard", ScanAction.DISCARD, ""),
+            ("tempfail", ScanAction.TEMPFAIL, ""),
+        ):
+            (found,) = (await self.judge(check, f"X-Do: {order}\r\n".encode() + CLEAN)).symbols
+            self.assertEqual((found.action, found.reply), (action, reply))
+        for order in ("accept", "progress"):
+            finding = await self.judge(check, f"X-Do: {order}\r\n".encode() + CLEAN)
+            self.assertEqual(finding.symbols, ())
+
+    async def test_for_ever(self) -> None:
+        """Signs of life do not prolong the deadline."""
+        check = await self.make(f"address = {self.scanner().address}\ntimeout = 600ms")
+        began = time.monotonic()
+        (found,) = (await self.judge(check, b"X-Do: progress\r\n" + CLEAN)).symbols
+        self.assertLess(time.monotonic() - began, 1.0)
+        self.assertEqual(found.reason, "no answer within 0.6 s")
+
+    async def test_wants_the_body(self) -> None:
+        """It hangs up, and the status says why."""
+        with GreedyLibmilter() as greedy:
+            check = await self.make(f"address = {greedy.address}")
+            await until(lambda: check.report()["state"] != "well", "it is down")
+            self.assertIn("does it want the body", check.report()["last_error"])
 
 
 @needs(programs=["rspamd"])

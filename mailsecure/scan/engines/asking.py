@@ -11,13 +11,16 @@ __all__ = ["ask"]
 
 
 async def ask(
-    wire: Wire, head: bytes, body: BodyReader | None, protocol: str, limit: int
+    wire: Wire, head: bytes, body: BodyReader | None, protocol: str, limit: int, last: bool = False
 ) -> Answer:
     """Send ``head`` and ``body``; return the answer, its body at most ``limit`` octets.
 
-    An answer that comes before all is sent is a fault.  Raises ScannerFault, RemoteFault.
+    ``last`` tells the scanner that no other question comes over this connection.  An answer
+    that comes before all is sent is a fault.  Raises ScannerFault, RemoteFault.
     """
     whole = await _send(wire, head, body)
+    if last:
+        wire.finish()
     answer = await _receive(wire, AnswerReader(protocol, limit))
     if not whole:
         # Whatever it says, it is not about this message.

@@ -1,16 +1,23 @@
-"""A circuit breaker: who failed several times in a row is left alone for a while (pure).
+"""A circuit breaker: a scanner that is unwell is left alone for a while (pure).
 
 A scanner that is away costs every message its whole deadline, and a scanner that comes back
 under the load of all who waited falls again.  So after ``failures`` failures in a row the
-breaker opens for ``pause`` seconds; then one visitor is let in, the *trial*, and the others
-are still turned away.  The trial decides: well again, or twice the pause, up to five
-minutes.
+breaker opens, and no message is let in for ``pause`` seconds.
 
-A *probe* (a ping) that succeeds proves less than a message that was judged: it lets
-messages in again, but the next failure opens the breaker at once, and the pause goes on
-doubling until a message succeeds.
+What counts as a failure decides who can do harm with it.  While the breaker is open mail may
+go on unscanned (``on_failure = accept``) or wait, everybody's mail; whoever can open it by
+what he sends has that in his hands.  So a message that was not judged is only a *doubt*: the
+scanner may be unwell, or the message such that nobody could judge it.  Doubts never open the
+breaker.  A *probe* (a ping) settles them: answered, they are gone; unanswered, they count as
+failures together with it.  By themselves count a probe that is not answered, and a
+connection that could not be had: a message has no part in either.
 
-:class:`mailsecure.scan.engines.guard.EngineCheck` has one for each engine.
+When the pause is over a probe is the *trial*, and nobody's message.  Unanswered, there is
+another pause of the same length.  Answered, messages are let in again on probation: an
+answered ping proves less than a message that was judged, so until one is, the next failure
+opens the breaker at once, for twice as long, up to five minutes.
+
+:class:`mailsecure.scan.engines.health.Health` has one for each engine.
 """
 
 from __future__ import annotations
@@ -24,7 +31,7 @@ LONGEST_PAUSE = 300.0
 
 
 class State(Enum):
-    """WELL: everybody may enter; DOWN: nobody; TRYING: the trial has, and nobody else may."""
+    """WELL: messages may go there; DOWN: nobody may; TRYING: the trial is under way."""
 
     WELL = "well"
     DOWN = "down"
@@ -34,65 +41,82 @@ class State(Enum):
 class Breaker:
     """One scanner's.  ``now`` is monotonic seconds everywhere.
 
-    Each visit begins with :meth:`enter`, whose ticket comes back in one of
-    :meth:`succeeded`, :meth:`probed`, :meth:`failed` and :meth:`left`.
+    Probes come one at a time.  One that begins while the breaker is open asks for the trial
+    before (:meth:`try_out`).
     """
 
     def __init__(self, failures: int, pause: float) -> None:
         self._failures = failures
         self._shortest = min(pause, LONGEST_PAUSE)
-        self._pause = self._shortest
+        #: How long this pause is, and how long the next would be.
+        self._pause = self._next = self._shortest
         self._row = 0
-        self._trial = 0
+        #: Messages that were not judged since somebody heard of the scanner.
+        self.doubts = 0
         self.state = State.WELL
         #: When the next trial may begin; only of use while DOWN.
         self.until = 0.0
 
-    def would_enter(self, now: float) -> bool:
-        """Say whether :meth:`enter` would give a ticket."""
-        return self.state is State.WELL or (self.state is State.DOWN and now >= self.until)
+    @property
+    def lets_in(self) -> bool:
+        """True where messages may go to the scanner."""
+        return self.state is State.WELL
 
-    def enter(self, now: float) -> int | None:
-        """Return a ticket, or None: leave it alone."""
-        if not self.would_enter(now):
-            return None
-        if self.state is State.WELL:
-            return 0
-        self.state = State.TRYING
-        self._trial += 1
-        return self._trial
+    # -- messages
 
-    def succeeded(self, ticket: int) -> None:
-        """A message was judged, which proves that the scanner works, whoever the visitor was."""
+    def succeeded(self) -> None:
+        """A message was judged, which proves that the scanner works, whenever it began."""
         self.state = State.WELL
-        self._row = 0
-        self._pause = self._shortest
+        self._row = self.doubts = 0
+        self._next = self._shortest
 
-    def probed(self, ticket: int) -> None:
-        """A ping was answered."""
-        if self._tries(ticket):
+    def doubted(self) -> None:
+        """A message was not judged, and it may be the message's fault."""
+        self.doubts += self.lets_in
+
+    def failed(self, now: float) -> None:
+        """The scanner failed, whatever the message was.
+
+        Failures of those that began before the breaker opened change nothing more.
+        """
+        if not self.lets_in:
+            return
+        self._row += 1 + self.doubts
+        self.doubts = 0
+        if self._row >= self._failures:
+            self._pause = self._next
+            self._next = min(2 * self._pause, LONGEST_PAUSE)
+            self._open(now)
+
+    # -- probes
+
+    def try_out(self, now: float) -> bool:
+        """Begin the trial, if it is time; False: leave it alone."""
+        if self.state is not State.DOWN or now < self.until:
+            return False
+        self.state = State.TRYING
+        return True
+
+    def answered(self) -> None:
+        """The probe was answered."""
+        self.doubts = 0
+        if self.state is State.TRYING:
             self.state = State.WELL
             self._row = self._failures - 1
 
-    def failed(self, ticket: int, now: float) -> None:
-        """The visit failed.  Those that began before the breaker opened change nothing more."""
-        if self.state is State.WELL:
-            self._row += 1
-            if self._row >= self._failures:
-                self._open(now)
-        elif self._tries(ticket):
+    def unanswered(self, now: float) -> None:
+        """It was not, or with nonsense."""
+        if self.state is State.TRYING:
             self._open(now)
+        else:
+            self.failed(now)
 
-    def left(self, ticket: int, now: float) -> None:
-        """The visit ended without proving anything; the next may try at once."""
-        if self._tries(ticket):
+    def left(self, now: float) -> None:
+        """The probe ended without proving anything; the next may begin at once."""
+        if self.state is State.TRYING:
             self.state = State.DOWN
             self.until = now
-
-    def _tries(self, ticket: int) -> bool:
-        return self.state is State.TRYING and ticket == self._trial
 
     def _open(self, now: float) -> None:
         self.state = State.DOWN
         self.until = now + self._pause
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)

@@ -99,7 +99,10 @@ def opinion(answer: Answer) -> Opinion:
 
 def _number(value: Any) -> float:
     """Return a score: of a whole number, a fraction, or infinity as JSON cannot have it."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or isnan(value):
+    # A whole number may be too large for isnan, and is a number in any case.
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RemoteFault("an answer without a score")
+    if isinstance(value, float) and isnan(value):
         raise RemoteFault("an answer without a score")
     return float(max(-_LARGEST_SCORE, min(value, _LARGEST_SCORE)))
 

@@ -77,9 +77,7 @@ async def _reply(wire: Wire, number: int) -> str:
     """Return the text of the one reply that must come now."""
     replies = Replies()
     while True:
-        data = await wire.receive()
-        if not data:
-            raise Gone("clamd closed the connection before it answered")
+        data = await _more(wire, number)
         found = replies.feed(data)
         if found:
             reply = found[0]
@@ -89,6 +87,21 @@ async def _reply(wire: Wire, number: int) -> str:
             if not reply.number and number and not reply.text.endswith("ERROR"):
                 raise RemoteFault(f"a reply without its number: {reply.text[:80]!r}")
             return reply.text
+
+
+async def _more(wire: Wire, number: int) -> bytes:
+    """Return what came; where the connection ended, :class:`Gone`."""
+    try:
+        data = await wire.receive()
+        if not data:
+            raise Gone("clamd closed the connection before it answered")
+    except Gone:
+        if number > 1:
+            # clamd ends an idle session with a line that no NUL ends, perhaps just when it is
+            # taken up again.  Nothing was said of this message, so another session may have it.
+            wire.answered = False
+        raise
+    return data
 
 
 def _finding(found: Outcome) -> Finding:

@@ -3,12 +3,8 @@
 :class:`EngineCheck` makes a check of an engine's client (:class:`Engine`).  A message waits
 for its turn, at most ``connections`` are there at once, and has ``timeout`` seconds for
 waiting and scanning together.  What goes wrong is a symbol NAME_FAILED, and ``on_failure``
-decides; failures in a row open the :mod:`.breaker`, and then messages fail at once instead
-of waiting in vain.
-
-An idle engine is asked now and then whether it is there, and one that is down whenever a
-pause of the breaker is over, so that nobody's message has to find out.  That it went down
-or came back is logged once.
+decides; where the engine itself is down (:mod:`.health` finds that out), messages fail at
+once instead of waiting in vain.
 """
 
 from __future__ import annotations
@@ -17,30 +13,21 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.defer import TimeoutError as TooLate
-from twisted.logger import Logger
 
-from ...background import Periodic, background
 from ...config.scanning import EngineSettings, OnFailure, ScanAction
 from ...errors import RemoteFault
-from ...units import format_octets, format_seconds
+from ...units import format_octets
 from ...world import World
 from ..api import ScannerFault, Unscannable
 from ..values import NOTHING, Content, Facts, Finding, Special, Stage, Symbol
-from .breaker import Breaker, State
 from .fields import line
+from .health import Health
 from .tally import Tally
 from .turns import Crowded, Turns
+from .wires import Unreachable
 
 __all__ = ["Engine", "EngineCheck", "Refused"]
 
-_log = Logger(namespace="scan")
-
-#: Seconds: how often is looked whether to ask an engine how it is, how long one may be idle
-#: before it is asked, and how long it may take to say that it is there.
-LOOK = 1.0
-IDLE = 30.0
-PROBE = 5.0
 MAX_WAITING = 10_000
 #: The score from which on something counts as found, in the report.
 FOUND = 5.0
@@ -71,9 +58,8 @@ class Engine(Protocol):
 
 @dataclass(slots=True)
 class _Visit:
-    """One message's: the breaker's ``ticket``, when its turn ``began``, why it was too ``late``."""
+    """One message's: when its turn ``began``, and why it was too ``late``."""
 
-    ticket: int = 0
     began: float = 0.0
     late: str = ""
 
@@ -106,15 +92,8 @@ class EngineCheck:
         self._max_size = max_size
         self._oversized = oversized
         self._postpones = (settings.on_failure or on_failure) is OnFailure.TEMPFAIL
-        self._breaker = Breaker(settings.failures, settings.pause)
         self._turns = Turns(settings.connections, MAX_WAITING)
-        self._health = Periodic(self._clock, LOOK, f"health of {name}", self._look)
-        self._probing: Deferred[None] | None = None
-        self._heard = float("-inf")
-        self._trouble = False
-        self._down = False
-        self._since = world.wall()
-        self._last_error = ""
+        self._health = Health(name, world, settings, engine.probe, self._fell)
         self._tally = Tally()
 
     # -- its life
@@ -123,13 +102,10 @@ class EngineCheck:
         """Begin, and ask at once whether the engine is there."""
         self._engine.start()
         self._health.start()
-        self._look()
 
     async def stop(self) -> None:
         """End."""
         self._health.stop()
-        if self._probing is not None:
-            self._probing.cancel()
         self._engine.close()
 
     # -- a message
@@ -161,22 +137,20 @@ class EngineCheck:
         return finding
 
     async def _visit(self, visit: _Visit, facts: Facts, content: Content) -> Finding:
-        if not self._breaker.would_enter(self._clock.seconds()):
+        if not self._health.lets_in:
             raise self._away()
         async with self._turns:
-            visit.began = self._clock.seconds()
-            ticket = self._breaker.enter(visit.began)
-            if ticket is None:
+            if not self._health.lets_in:
                 raise self._away()
-            visit.ticket = ticket
+            visit.began = self._clock.seconds()
+            self._health.came()
             try:
                 return await self._scan(visit, facts, content)
             finally:
-                # Of no effect where the visit proved something.
-                self._breaker.left(ticket, self._clock.seconds())
+                self._health.gone()
 
     async def _scan(self, visit: _Visit, facts: Facts, content: Content) -> Finding:
-        """Ask the engine, and tell the breaker before anybody else has the turn."""
+        """Ask the engine, and say how it went before anybody else has the turn."""
         try:
             finding = await self._engine.scan(facts, content)
         except Unscannable:
@@ -184,14 +158,17 @@ class EngineCheck:
             raise
         except Refused:
             raise
+        except Unreachable as fault:
+            self._health.failed(line(str(fault)))
+            raise
         except (RemoteFault, ScannerFault) as fault:
-            self._strike(visit.ticket, line(str(fault)))
+            self._health.doubted(line(str(fault)))
             raise
         except CancelledError:
             # With less time than that the engine had no fair chance: it is busy, not down.
             if visit.late and self._clock.seconds() - visit.began >= self._settings.timeout / 2:
                 visit.late = f"no answer within {self._settings.timeout:g} s"
-                self._strike(visit.ticket, visit.late)
+                self._health.doubted(visit.late)
             raise
         self._judged(visit)
         return finding
@@ -201,13 +178,14 @@ class EngineCheck:
         work.cancel()
 
     def _away(self) -> Crowded:
-        return Crowded(f"it is down: {self._last_error}")
+        return Crowded(f"it is down: {self._health.last_error}")
+
+    def _fell(self) -> None:
+        self._turns.dismiss(self._away())
 
     def _judged(self, visit: _Visit) -> None:
-        self._heard = self._clock.seconds()
-        self._tally.judged(self._heard - visit.began)
-        self._breaker.succeeded(visit.ticket)
-        self._back()
+        self._tally.judged(self._clock.seconds() - visit.began)
+        self._health.judged()
 
     def _failed(self, why: str) -> Finding:
         """Return what a message gets that was not judged."""
@@ -224,68 +202,12 @@ class EngineCheck:
         most = format_octets(self._max_size)
         return _unscannable(f"{format_octets(octets)} are more than {self.name} takes ({most})")
 
-    # -- its health
-
-    def _look(self) -> None:
-        """Ask the engine how it is, if it is time."""
-        now = self._clock.seconds()
-        quiet = self._turns.busy == 0 and now - self._heard >= (LOOK if self._trouble else IDLE)
-        if self._probing is not None or (self._breaker.state is State.WELL and not quiet):
-            return
-        ticket = self._breaker.enter(now)
-        if ticket is not None:
-            self._probing = background(f"asking how {self.name} is", self._probe(ticket))
-            self._probing.addCallback(self._probed)
-
-    async def _probe(self, ticket: int) -> None:
-        probe = Deferred.fromCoroutine(self._engine.probe())
-        probe.addTimeout(min(PROBE, self._settings.timeout), self._clock)
-        try:
-            await probe
-        except TooLate:
-            self._strike(ticket, "no answer when asked how it is")
-        except (RemoteFault, ScannerFault) as fault:
-            self._strike(ticket, line(str(fault)))
-        else:
-            self._heard = self._clock.seconds()
-            self._breaker.probed(ticket)
-            self._back()
-        finally:
-            self._breaker.left(ticket, self._clock.seconds())
-
-    def _probed(self, result: None) -> None:
-        self._probing = None
-
-    def _strike(self, ticket: int, why: str) -> None:
-        """The engine failed."""
-        now = self._clock.seconds()
-        self._trouble = True
-        self._last_error = why
-        self._breaker.failed(ticket, now)
-        if self._down or self._breaker.state is State.WELL:
-            return
-        self._down = True
-        self._since = self._world.wall()
-        _log.error("engine {engine} is down: {reason}", engine=self.name, reason=why)
-        self._turns.dismiss(self._away())
-
-    def _back(self) -> None:
-        """The engine answered."""
-        self._trouble = False
-        if self._down and self._breaker.state is State.WELL:
-            gone = self._world.wall() - self._since
-            self._down = False
-            self._since += gone
-            _log.info(
-                "engine {engine} is back after {seconds}",
-                engine=self.name,
-                seconds=format_seconds(max(0.0, gone)),
-            )
+    # -- how it is
 
     @property
     def well(self) -> bool:
         """False while it is down and mail is put off for that."""
-        return not (self._down and self._postpones)
+        return not (self._health.down and self._postpones)
 
     def report(self) -> dict[str, Any]:
         """Return how it is, as JSON for the status and the metrics.
@@ -296,9 +218,7 @@ class EngineCheck:
         """
         return {
             "name": self.name,
-            "state": self._breaker.state.value,
-            "since": self._since,
-            "last_error": self._last_error,
+            **self._health.report(),
             "waiting": self._turns.waiting,
             "busy": self._turns.busy,
             **self._tally.report(),

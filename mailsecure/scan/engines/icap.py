@@ -9,8 +9,13 @@ again, octet for octet, as servers have it that do not know 204.  The octets are
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from hashlib import sha256
+from typing import Any
 from urllib.parse import urlsplit
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from ...config.scanning import Icap
 from ...errors import RemoteFault
@@ -35,6 +40,8 @@ from .wires import Place, Wires
 __all__ = ["IcapEngine"]
 
 PORT = 1344
+#: Where servers listen for ``icaps``, which has no port of its own with IANA.
+TLS_PORT = 11344
 
 
 class IcapEngine:
@@ -42,12 +49,12 @@ class IcapEngine:
 
     def __init__(self, site: Site, settings: Icap) -> None:
         parts = urlsplit(settings.url)
-        if parts.scheme != "icap":
-            raise ValueError(f"{settings.url}: write icap://HOST:PORT/SERVICE")
+        if parts.scheme not in ("icap", "icaps"):
+            raise ValueError(f"{settings.url}: write icap://HOST:PORT/SERVICE, or icaps://")
         self._world = site.world
         self._host = parts.netloc
         self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        place = Place.of_url(settings.url, PORT)
+        place = Place.of_url(settings.url, TLS_PORT if parts.scheme == "icaps" else PORT)
         self._wires = Wires(site.world, place, min(settings.connections, 100))
         #: What OPTIONS told, and until when it holds.
         self._service = Service(None, 0.0)
@@ -63,20 +70,14 @@ class IcapEngine:
 
     async def probe(self) -> None:
         """Ask what the service offers; raises ScannerFault or RemoteFault."""
-
-        async def talk(wire: Wire) -> None:
-            await self._options(wire)
-            if wire.usable:
-                self._wires.release(wire)
-
-        await self._wires.use(talk)
+        await self._wires.use(self._options)
 
     async def scan(self, facts: Facts, content: Content) -> Finding:
         """Show it the body."""
+        if self._world.clock.seconds() >= self._until:
+            await self.probe()
 
         async def talk(wire: Wire) -> tuple[Reply, bytes]:
-            if self._world.clock.seconds() >= self._until:
-                await self._options(wire)
             return await self._respmod(wire, content)
 
         reply, digest = await self._wires.use(talk)
@@ -84,11 +85,9 @@ class IcapEngine:
 
     async def _options(self, wire: Wire) -> None:
         await wire.send(options(self._host, self._path))
-        reply = await _next(wire, Answers())
+        reply = self._done(wire, await _next(wire, Answers()))
         self._service = service(reply)
         self._until = self._world.clock.seconds() + self._service.seconds
-        if not reply.lasting:
-            raise Gone("the server closes the connection after OPTIONS")
 
     async def _respmod(self, wire: Wire, content: Content) -> tuple[Reply, bytes]:
         """Return the server's answer and the digest of what it has seen."""
@@ -108,23 +107,54 @@ class IcapEngine:
             if whole or reply.head.code != 100:
                 return self._done(wire, reply), digest.digest()
             head = b""
-        while batch and not wire.waiting:
-            digest.update(batch)
-            await wire.send(head + chunk(batch))
-            head = b""
-            batch = await body.read()
-        complete = not batch
-        if complete:
-            await wire.send(head + END)
-        reply = await _next(wire, answers)
-        if not complete:
-            return reply, digest.digest()
-        return self._done(wire, reply), digest.digest()
+        sending = _send(wire, head, batch, body, digest)
+        reply, whole = await _hear(wire, answers, sending)
+        return self._done(wire, reply) if whole else reply, digest.digest()
 
     def _done(self, wire: Wire, reply: Reply) -> Reply:
+        """Keep the connection, if the server does."""
         if reply.lasting and wire.usable:
             self._wires.release(wire)
         return reply
+
+
+async def _send(wire: Wire, head: bytes, batch: bytes, body: BodyReader, digest: Any) -> None:
+    """Send ``batch`` and the rest of the body, in chunks."""
+    while batch:
+        digest.update(batch)
+        await wire.send(head + chunk(batch))
+        head = b""
+        batch = await body.read()
+    await wire.send(head + END)
+
+
+async def _hear(
+    wire: Wire, answers: Answers, sending: Coroutine[Any, Any, None]
+) -> tuple[Reply, bool]:
+    """Do ``sending`` and hear the answer at once; returns it, and whether all was sent.
+
+    A server may give back the beginning of a message before it has read the end: who only
+    sends, or only hears, waits for ever then.  A whole answer before the end counts.
+    """
+    sent = Deferred.fromCoroutine(sending)
+    trouble: list[Failure] = []
+
+    def unsent(failure: Failure) -> None:
+        trouble.append(failure)
+        wire.abort()
+
+    sent.addErrback(unsent)
+    try:
+        reply = await _next(wire, answers)
+    except Gone:
+        if trouble:
+            # Why it was cut short: the message could not be read.
+            trouble[0].raiseException()
+        raise
+    finally:
+        whole = sent.called and not trouble
+        sent.cancel()
+    return reply, whole
 
 
 async def _next(wire: Wire, answers: Answers) -> Reply:

@@ -9,7 +9,7 @@ servers have it.  The octets are in :mod:`.packets`.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -47,6 +47,10 @@ _ACTIONS = {
     Word.TEMPFAIL: ("MILTER_TEMPFAIL", ScanAction.TEMPFAIL),
     Word.DISCARD: ("MILTER_DISCARD", ScanAction.DISCARD),
 }
+REFUSES = (
+    "hung up when told that it may change fields and quarantine: "
+    "does it want the body, the sender or the recipients?"
+)
 #: What a filter that negotiates nothing hears and answers.
 _ALL = Steps(0)
 
@@ -92,12 +96,17 @@ class _Conversation:
     packets: Packets = field(default_factory=Packets)
     _held: list[bytes] = field(default_factory=list)
     _octets: int = 0
-    _heard: list[Packet] = field(default_factory=list)
+    _heard: deque[Packet] = field(default_factory=deque)
 
     async def begin(self) -> None:
         """Negotiate."""
         await self.wire.send(negotiation())
-        self.steps = negotiated(await self.next()).steps
+        try:
+            answer = await self.next()
+        except Gone:
+            # What libmilter does where it is not offered what the filter must have.
+            raise ScannerFault(REFUSES) from None
+        self.steps = negotiated(answer).steps
 
     async def next(self) -> Packet:
         """Return the next packet of the filter's that is no mere sign of life."""
@@ -106,8 +115,8 @@ class _Conversation:
                 data = await self.wire.receive()
                 if not data:
                     raise Gone("the filter closed the connection")
-                self._heard = self.packets.feed(data)
-            heard = self._heard.pop(0)
+                self._heard.extend(self.packets.feed(data))
+            heard = self._heard.popleft()
             if heard.command != "p":
                 return heard
 
@@ -167,7 +176,16 @@ async def _session(
 ) -> Decision:
     """Tell of the client."""
     name = facts.name or f"[{facts.client}]"
-    told = (("j", hostname), ("v", "mailsecure"), ("_", f"{name} [{facts.client}]"))
+    told = (
+        ("j", hostname),
+        ("v", "mailsecure"),
+        ("_", f"{name} [{facts.client}]"),
+        ("daemon_name", hostname),
+        ("client_addr", facts.client),
+        ("client_name", facts.name or "unknown"),
+        ("client_port", str(facts.port)),
+        ("tls_version", facts.tls),
+    )
     octets = macros("C", told) + connection(name, facts.client, facts.port)
     decided = await talk.tell(octets, Steps.NO_CONNECT, Steps.QUIET_CONNECT)
     if decided.what is Word.GO_ON:
@@ -215,7 +233,11 @@ async def _fields(talk: _Conversation, header: HeaderSection) -> Decision:
     intact = bool(talk.steps & Steps.LEADING_SPACE)
     for name, value in header.fields:
         shown = value if intact else value.removeprefix(" ")
-        octets = packet("L", strings(name, shown))
+        told = strings(name, shown)
+        if len(told) > CHUNK:
+            # libmilter would hang up, as if we made no sense.
+            raise Unscannable(f"a field of more than {CHUNK} octets in the header section")
+        octets = packet("L", told)
         decided = await talk.tell(octets, Steps.NO_HEADERS, Steps.QUIET_HEADER)
         if decided.what is not Word.GO_ON:
             return decided

@@ -45,6 +45,8 @@ __all__ = [
 
 VERSION = 6
 _OLDEST = 2
+#: The first version that is told of DATA.
+_WITH_DATA = 4
 #: Octets of the body in one packet (MILTER_CHUNK_SIZE).
 CHUNK = 65535
 MAX_PACKET = 128 << 10
@@ -160,8 +162,16 @@ def _octets(text: str) -> bytes:
 
 
 def macros(command: str, pairs: Iterable[tuple[str, str]]) -> bytes:
-    """Return the packet that defines macros for ``command``; those without value are left out."""
-    told = [text for name, value in pairs if value for text in (name, value)]
+    """Return the packet that defines macros for ``command``; those without value are left out.
+
+    Names of more than one letter travel in braces: libmilter finds them by that only.
+    """
+    told = [
+        text
+        for name, value in pairs
+        if value
+        for text in (name if len(name) == 1 else f"{{{name}}}", value)
+    ]
     return packet("D", command.encode("ascii") + strings(*told)) if told else b""
 
 
@@ -180,7 +190,9 @@ def negotiated(answer: Packet) -> Negotiated:
     )
     if not _OLDEST <= version <= VERSION:
         raise RemoteFault(f"speaks version {version} of the milter protocol, not {VERSION}")
-    return Negotiated(version, Steps(steps & int(OFFER)))
+    agreed = Steps(steps & int(OFFER))
+    # Older filters hang up when they hear of it.
+    return Negotiated(version, agreed | Steps.NO_DATA if version < _WITH_DATA else agreed)
 
 
 def connection(name: str, address: str, port: int) -> bytes:
@@ -194,6 +206,8 @@ _DECISIONS = {
     "a": Word.ACCEPT,
     "r": Word.REJECT,
     "t": Word.TEMPFAIL,
+    # SMFIR_SHUTDOWN: 421 and goodbye.  The message comes again; the session is not the filter's.
+    "4": Word.TEMPFAIL,
     "d": Word.DISCARD,
     "s": Word.SKIP,
     "f": Word.FAILED,

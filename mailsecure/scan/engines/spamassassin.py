@@ -39,7 +39,7 @@ class SpamassassinEngine:
         """Ask whether spamd is there; raises ScannerFault or RemoteFault."""
 
         async def talk(wire: Wire) -> Answer:
-            return await ask(wire, PING, None, PROTOCOL, MAX_ANSWER)
+            return await ask(wire, PING, None, PROTOCOL, MAX_ANSWER, last=True)
 
         pong(await self._wires.use(talk))
 
@@ -50,7 +50,9 @@ class SpamassassinEngine:
         async def talk(wire: Wire) -> Answer:
             body = BodyReader(self._world, content.body, content.received)
             head = question(octets, self._settings.user)
-            return await ask(wire, head, body, PROTOCOL, MAX_ANSWER)
+            # spamd reads lines, whatever Content-length says: where the last one has no end it
+            # waits for more, unless it hears that there is none.
+            return await ask(wire, head, body, PROTOCOL, MAX_ANSWER, last=True)
 
         found = opinion(await self._wires.use(talk))
         rules = " ".join(found.rules[:NAMED]) + " …" * (len(found.rules) > NAMED)

@@ -146,6 +146,11 @@ class Wire(Protocol):
         if self._end is not None and not self._received:
             raise self._end
 
+    def finish(self) -> None:
+        """Say that nothing more will be sent; the answer may still come.  Not over TLS."""
+        if self._end is None:
+            self.transport.loseWriteConnection()
+
     async def receive(self) -> bytes:
         """Return what has come; b"" where the other side has said all.  Raises :class:`Gone`."""
         if self._received:

@@ -38,13 +38,17 @@ from ...world import DnsAbsent, DnsFault, World
 from ..api import ScannerFault
 from .wire import Gone, Wire
 
-__all__ = ["Place", "Wires"]
+__all__ = ["Place", "Unreachable", "Wires"]
 
 #: Seconds: to connect, and how long an idle connection is kept.
 CONNECT = 5.0
 IDLE = 15.0
 
 T = TypeVar("T")
+
+
+class Unreachable(ScannerFault):
+    """There is no connection to be had: no fault of a message's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ class Place:
         """Return the place of a URL, at ``port`` where none is written."""
         parts = urlsplit(text)
         host, port = parse_host_port(parts.netloc, port)
-        return cls("", host, port, parts.scheme == "https")
+        return cls("", host, port, parts.scheme in ("https", "icaps"))
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -154,13 +158,13 @@ class Wires:
             self._idle.popleft().abort()
 
     async def open(self) -> Wire:
-        """Return a new connection; raises ScannerFault."""
+        """Return a new connection; raises :class:`Unreachable`."""
         place = self._place
         if place.path:
             return await self._connect(
                 UNIXClientEndpoint(self._world.reactor, place.path, timeout=CONNECT)
             )
-        fault = ScannerFault(f"{place.host} has no address")
+        fault = Unreachable(f"{place.host} has no address")
         for address in await self._addresses(place.host):
             kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
             plain = kind(self._world.reactor, address, place.port, timeout=CONNECT)
@@ -168,7 +172,7 @@ class Wires:
                 return await self._connect(
                     plain if self._tls is None else wrapClientTLS(self._tls, plain)
                 )
-            except ScannerFault as unreachable:
+            except Unreachable as unreachable:
                 fault = unreachable
         raise fault
 
@@ -180,7 +184,7 @@ class Wires:
             raise CancelledError from None
         except (ConnectError, ConnectionLost, ConnectionDone, OSError):
             why = words_of(Failure())
-            raise ScannerFault(f"cannot connect to {self._place}: {why}") from None
+            raise Unreachable(f"cannot connect to {self._place}: {why}") from None
         return wire
 
     async def _addresses(self, host: str) -> list[str]:
@@ -191,4 +195,4 @@ class Wires:
         try:
             return list(await self._world.resolver.addresses(host))
         except (DnsAbsent, DnsFault) as fault:
-            raise ScannerFault(f"cannot look {host} up: {fault}") from None
+            raise Unreachable(f"cannot look {host} up: {fault}") from None

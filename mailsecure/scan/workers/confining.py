@@ -3,8 +3,8 @@
 A worker reads what strangers send, with libraries written in C.  So it has no network, no
 capabilities, writes no files, starts no programs, and ends with the process that forked it.
 Everything here is done to the calling process and cannot be taken back.  What a kernel does
-not offer is left out: the limits of setrlimit(2) are there on each.  (:mod:`.syscalls` is the
-last of it.)
+not offer is left out: the limits of setrlimit(2) are there on each.  (:mod:`.reading` and
+:mod:`.syscalls` are the last of it.)
 
 Called by :mod:`.forking` and :mod:`.child`; imports no Twisted.
 """

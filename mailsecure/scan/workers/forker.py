@@ -39,8 +39,8 @@ MAX_TURN = 50
 class Hearer(Protocol):
     """Who is told what the forking process says."""
 
-    def forking(self) -> None:
-        """It is ready for orders."""
+    def forking(self, lacks: list[str]) -> None:
+        """It is ready for orders; ``lacks`` are walls that are not there (:mod:`.forking`)."""
 
     def born(self, number: int, process: int) -> None:
         """The worker ``number`` is there, as ``process``."""
@@ -153,7 +153,7 @@ class Forker(ProcessProtocol):
         if "ready" in message:
             self._answered("ready", 0)
             self._tell_errors("at their start")
-            self._hearer.forking()
+            self._hearer.forking(message["lacks"])
         elif "born" in message:
             number = message["born"]
             self._answered("born", number)

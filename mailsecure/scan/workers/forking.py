@@ -7,7 +7,11 @@ message itself.
 Descriptor 3 is a SOCK_SEQPACKET socket to the daemon (:mod:`.forker`), each message JSON:
 
 in   ``{"fork": number, "memory": octets}`` with the worker's socket, ``{"kill": number}``
-out  ``{"ready": pid}``, ``{"born": number, "pid": pid}``, ``{"died": number, "how": text}``
+out  ``{"ready": pid, "lacks": […]}``, ``{"born": number, "pid": pid}``,
+     ``{"died": number, "how": text}``
+
+``lacks`` are the walls around workers that this kernel has none of: ``files`` (Landlock),
+``calls`` (seccomp).
 
 Only this process waits for workers, so a number always means the process it was given for.
 When the daemon closes the socket, or ends, this process ends, and all workers with it.
@@ -31,6 +35,8 @@ from typing import Any, Final
 from ...errors import LocalFault
 from . import child
 from .confining import die_with_parent, give_up_rights, nice
+from .reading import code_places, read_only_from
+from .syscalls import can_forbid
 
 __all__ = ["CONTROL", "MAX_MESSAGE", "Forking", "describe", "main"]
 
@@ -43,8 +49,9 @@ PRIORITY = 5
 class Forking:
     """Forks, kills and buries workers, as the daemon says."""
 
-    def __init__(self, control: socket.socket, wakeup: int, package: str) -> None:
+    def __init__(self, control: socket.socket, wakeup: int, package: str, lacks: list[str]) -> None:
         self._control = control
+        self._lacks = lacks
         self._package = package
         self._wakeup = wakeup
         self._numbers: dict[int, int] = {}  # by process id
@@ -61,7 +68,7 @@ class Forking:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(self._wakeup, select.POLLIN)
-        self._say(ready=os.getpid())
+        self._say(ready=os.getpid(), lacks=self._lacks)
         while True:
             ready = dict(poll.poll())
             if self._wakeup in ready:
@@ -142,6 +149,12 @@ def _prepare(package: str) -> None:
     gc.freeze()
 
 
+def _confine() -> list[str]:
+    """Give up files; returns what cannot be given up here, see the module's text."""
+    walls = {"files": read_only_from(code_places()), "calls": can_forbid()}
+    return [name for name, stands in walls.items() if not stands]
+
+
 def main() -> None:
     """Be the process that forks for the daemon (first argument) jobs of a package (second)."""
     daemon, package = int(sys.argv[1]), sys.argv[2]
@@ -158,7 +171,7 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     _prepare(package)
     give_up_rights()
-    Forking(control, wakeup, package).run()
+    Forking(control, wakeup, package, _confine()).run()
 
 
 if __name__ == "__main__":

@@ -86,7 +86,8 @@ class WorkerPool:
 
         ``processes`` there are of those ``wanted``, ``busy`` of them, jobs ``waiting``; since
         the start, jobs ``done``, ``unscannable`` and ``failed`` (our fault), processes
-        ``killed`` by us and ``crashed``, and ``worst``, the seconds that the longest job took.
+        ``killed`` by us and ``crashed``, and ``worst``, the seconds that the longest job took;
+        ``lacks`` is what this kernel does not keep them from: ``files``, ``calls``.
         """
         workers = self._staff.workers.values()
         return {
@@ -96,6 +97,7 @@ class WorkerPool:
             "waiting": len(self._waiting),
             **self._counts,
             "worst": round(self._worst, 3),
+            "lacks": list(self._staff.lacks),
         }
 
     async def run(

@@ -65,6 +65,8 @@ class Staff:
         self.workers: dict[int, Worker] = {}
         #: Those that are killed and have not died yet.
         self._leaving: set[int] = set()
+        #: What this kernel does not keep workers from (:mod:`.forking`); empty until it is known.
+        self.lacks: list[str] = []
         self._forker: Forker | None = None
         self._ready = False
         self._running = False
@@ -110,8 +112,9 @@ class Staff:
 
     # -- see .forker.Hearer
 
-    def forking(self) -> None:
+    def forking(self, lacks: list[str]) -> None:
         """See :class:`.forker.Hearer`."""
+        self.lacks = lacks
         self._ready = self._running
         self._refill()
 

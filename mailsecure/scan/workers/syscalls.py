@@ -4,7 +4,7 @@ Limits and capabilities leave a process all that its user may do.  A worker that
 file has taken over would be the daemon's user, who may read and write the spool and speak
 to the network.  The filter takes that away, from any user: no new sockets, no programs, no
 other processes, no changes of files.  Such a call fails with EPERM; reading, memory and the
-socket that is open already are all that jobs need.
+socket that is open already are all that jobs need.  What may be read is for :mod:`.reading`.
 
 A program of classic BPF looks at the number of each call.  The numbers are those of x86-64
 and of the others' common table (asm-generic/unistd.h); on other machines there is no filter.
@@ -18,9 +18,9 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
-__all__ = ["forbid_calls", "program"]
+__all__ = ["can_forbid", "forbid_calls", "program"]
 
-_PR_SET_SECCOMP, _MODE_FILTER = 22, 2
+_PR_GET_SECCOMP, _PR_SET_SECCOMP, _MODE_FILTER = 21, 22, 2
 
 #: AUDIT_ARCH, what is forbidden, and the calls that open files with the place of their flags.
 _MACHINES: Final[dict[str, tuple[int, Sequence[int], Sequence[tuple[int, int]]]]] = {
@@ -97,6 +97,12 @@ def program(machine: str) -> list[_Instruction]:
         (_RETURN, 0, 0, _ALLOW),
         (_RETURN, 0, 0, _REFUSE),
     ]
+
+
+def can_forbid() -> bool:
+    """Say whether kernel and machine know such filters."""
+    library = ctypes.CDLL(None, use_errno=True)
+    return bool(program(os.uname().machine)) and library.prctl(_PR_GET_SECCOMP, 0, 0, 0, 0) >= 0
 
 
 def forbid_calls() -> bool:

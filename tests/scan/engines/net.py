@@ -45,6 +45,7 @@ class End:
         self.coming: deque[bytes] = deque()
         self.octets = 0
         self.paused = False
+        self.finished = False
         self.closing: Exception | None = None
         self.over = False
         self.producer: Any = None
@@ -72,6 +73,10 @@ class End:
             self.closing = ConnectionAborted()
             self.other.coming.clear()
             self.other.octets = 0
+
+    def loseWriteConnection(self) -> None:
+        """Write nothing more; the other end hears so when it has read all."""
+        self.other.finished = True
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """Have somebody asked to pause and to go on."""

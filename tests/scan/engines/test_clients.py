@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -10,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailsecure.config.scanning import ScanAction
 from mailsecure.scan.api import ICheckMaker
-from mailsecure.scan.engines.guard import LOOK, EngineCheck
+from mailsecure.scan.engines.guard import EngineCheck
+from mailsecure.scan.engines.health import LOOK
 from mailsecure.scan.engines.makers import ENGINES
 from mailsecure.scan.engines.wire import BATCH
 from mailsecure.scan.engines.wires import IDLE, Place
@@ -139,13 +141,18 @@ class Common:
         self.judge()
 
     def test_reset(self: Any) -> None:
-        """In mid-stream, and at once."""
-        for fault, after in ((Fault.REFUSE, 0), (Fault.RESET, 1), (Fault.RESET, 60)):
+        """In mid-stream, and at once: down where a ping fares no better than messages."""
+        for fault, after in ((Fault.REFUSE, 0), (Fault.RESET, 1), (Fault.RESET, 200)):
             self.fake.fault, self.fake.reset_after = fault, after
             self.check = self.make()
-            self.fails()
+            self.start()
             self.fails(LARGE)
-            self.assertIn("it is down", self.fails())
+            self.fails(LARGE if after == 200 else MESSAGE)
+            self.pass_time(2 * LOOK)
+            state = "well" if after == 200 else "down"
+            self.assertEqual(self.check.report()["state"], state)
+            self.assertEqual("it is down" in self.fails(LARGE), state == "down")
+            self.successResultOf(Deferred.fromCoroutine(self.check.stop()))
 
     def test_garbage(self: Any) -> None:
         """Nonsense of any sort is a failure, never a verdict."""
@@ -257,6 +264,40 @@ class ClamavTests(Common, ClientTestCase):
         self.assertEqual(self.judge().symbols, ())
         self.assertEqual(self.net.opened, 2)
 
+    def test_ended_when_taken_up(self) -> None:
+        """clamd says that the session was idle too long, just as the next message comes."""
+        for reset in (False, True):
+            self.check = self.make()
+            self.judge()
+            before = self.net.opened
+            for session in list(self.fake.sessions):
+
+                def heard(
+                    data: bytes, transport: Any = session.transport, reset: bool = reset
+                ) -> None:
+                    transport.write(b"COMMAND READ TIMED OUT\n")
+                    if reset:
+                        self.net.run()
+                        transport.abortConnection()
+                    else:
+                        transport.loseConnection()
+
+                session._open = False
+                session.dataReceived = heard
+            self.assertEqual(self.judge().symbols, ())
+            self.assertEqual(self.net.opened, before + 1)
+
+    def test_ended_at_once(self) -> None:
+        """A new session that ends so is a failure."""
+        self.fake.answer = b"COMMAND READ TIMED OUT\n"
+        answer = self.begin()
+        for session in list(self.fake.sessions):
+            session.transport.loseConnection()
+        self.net.run()
+        (symbol,) = self.successResultOf(answer).symbols
+        self.assertIn("closed the connection", symbol.reason)
+        self.assertEqual(self.net.opened, 1)
+
     def test_idle(self) -> None:
         """It is closed by us before clamd does; and at once if anything comes unasked."""
         self.start()
@@ -332,6 +373,14 @@ class SpamassassinTests(Common, ClientTestCase):
         self.assertEqual((found.reason, found.action), ("GTUBE NO_RECEIVED", None))
         self.assertEqual(self.symbol().score, -0.05)
         self.assertIn(b"User: joe", self.fake.questions[0])
+
+    def test_finished(self) -> None:
+        """spamd is told that no more comes: it reads lines, and the last may have no end."""
+        answer = Deferred.fromCoroutine(self.check.check(Stage.DATA, make_facts(b"\r\nno end")))
+        spamd = self.net.ends[1]
+        self.net.run()
+        self.assertTrue(spamd.finished)
+        self.successResultOf(answer)
 
     def test_many_rules(self) -> None:
         """The reason is short."""
@@ -474,6 +523,16 @@ class RspamdTests(Common, ClientTestCase):
         MAKERS["rspamd"].make(make_site(self.net, self.clock, "[rspamd]\nurl = icap://h/x"))
 
 
+class Failing(FileBody):
+    """A body that cannot be read to its end."""
+
+    def pieces(self, size: int = 65536) -> Iterator[bytes]:
+        """Yield more than a batch, and fail."""
+        yield LARGE
+        yield LARGE
+        raise SpoolBroken("disk")
+
+
 class IcapTests(Common, ClientTestCase):
     """An ICAP server."""
 
@@ -522,15 +581,58 @@ class IcapTests(Common, ClientTestCase):
         self.assertEqual(self.fake.pings, 2)
 
     def test_errors(self) -> None:
-        """Statuses, a server that says two things at once, one that leaves after OPTIONS."""
+        """Statuses, and a server that says two things at once."""
         self.fake.answer = b"ICAP/1.0 500 Broken\r\n\r\n"
         self.assertEqual(self.fails(), "the ICAP server says 500 Broken")
         self.fake.answer = b"ICAP/1.0 204 No\r\n\r\n" * 2
         self.assertEqual(self.fails(), "two answers to one question")
-        self.fake.fault = Fault.GARBAGE
-        self.check = self.make()
-        self.fake.garbage = b"ICAP/1.0 200 OK\r\nMethods: RESPMOD\r\nConnection: close\r\n\r\n"
-        self.assertIn("closes the connection", self.fails())
+
+    def test_leaves_after_options(self) -> None:
+        """A server may close the connection behind every answer."""
+        self.fake.leaves = True
+        for body in (MESSAGE, LARGE):
+            self.assertEqual(self.judge(body).symbols, ())
+        self.assertEqual(self.symbol(EICAR).reason, "Eicar-Test")
+        self.assertEqual(self.fake.connections, 4)
+        self.assertEqual(self.check.report()["failures"], 0)
+
+    def test_closed_in_the_middle(self) -> None:
+        """Without a word: on a kept connection another one is tried, a new one has failed."""
+        self.net.window, self.net.cut = 4096, 1000
+        self.fake.preview = None
+        for leaves in (False, True):
+            self.fake.leaves = leaves
+            self.check = self.make()
+            answer = Deferred.fromCoroutine(self.check.check(Stage.DATA, make_facts(LARGE)))
+            for _ in range(20):
+                for end in list(self.net.ends):
+                    end.step()
+            for session in list(self.fake.sessions):
+                session.transport.loseConnection()
+            self.net.run()
+            found = self.successResultOf(answer)
+            self.assertEqual([each.name for each in found.symbols], ["ICAP_FAILED"] * leaves)
+
+    def test_full_duplex(self) -> None:
+        """A server that gives a message back while it comes, and reads no more if we do not."""
+        self.net.window, self.net.cut = 4096, 5000
+        self.fake.streams = True
+        for preview in (None, 0, 1024):
+            self.fake.preview = preview
+            self.check = self.make()
+            for body in (MESSAGE, LARGE, FileBody(LARGE)):
+                self.assertEqual(self.judge(body).symbols, ())
+                self.assertEqual(self.shown(), body if body is MESSAGE else LARGE)
+            self.assertEqual(self.symbol(LARGE + EICAR).reason, "changed to an answer 200")
+            self.assertEqual(self.check.report()["failures"], 0)
+
+    def test_disk_in_the_middle(self) -> None:
+        """What is wrong with the body is told, not that the connection was cut for it."""
+        self.net.window = 4096
+        body = Failing(LARGE)
+        self.failureResultOf(self.begin(body), SpoolBroken)
+        self.net.run()
+        self.assertEqual(self.fake.sessions, set())
 
     def test_early(self) -> None:
         """A verdict before the end counts, and the connection is closed."""
@@ -597,6 +699,8 @@ class MilterTests(Common, ClientTestCase):
         self.assertEqual(self.fake.data("L")[1], b"X-A\x001\0")
         self.assertIn(b"Ei\x000000000000007\0", self.fake.data("D"))
         self.assertTrue(self.fake.data("D")[0].startswith(b"Cj\0mx.test\0"))
+        self.assertIn(b"\0{client_addr}\x00192.0.2.1\0", self.fake.data("D")[0])
+        self.assertIn(b"Mi\x000000000000007\0{mail_addr}\0a@sender.test\0", self.fake.data("D"))
         self.judge(client="2001:db8::1", name="", reverse_path="")
         self.assertEqual(self.fake.data("C")[1], b"[2001:db8::1]\x006\x0f\xb92001:db8::1\0")
 
@@ -624,6 +728,7 @@ class MilterTests(Common, ClientTestCase):
             for packet, name, action in (
                 (("r", b""), "MILTER_REJECT", ScanAction.REJECT),
                 (("t", b""), "MILTER_TEMPFAIL", ScanAction.TEMPFAIL),
+                (("4", b""), "MILTER_TEMPFAIL", ScanAction.TEMPFAIL),
                 (("d", b""), "MILTER_DISCARD", ScanAction.DISCARD),
                 (("y", b"550 5.7.1 Go away\0"), "MILTER_REJECT", ScanAction.REJECT),
             ):
@@ -702,10 +807,27 @@ class MilterTests(Common, ClientTestCase):
 
     def test_versions(self) -> None:
         """Old versions are spoken to, newer ones not."""
-        self.fake.version = 2
-        self.judge()
+        for version, commands in (
+            (2, "OCHMRRLLLNBEQ"),
+            (3, "OCHMRRLLLNBEQ"),
+            (4, "OCHMRRTLLLNBEQ"),
+        ):
+            self.fake.heard_packets.clear()
+            self.fake.version = version
+            self.judge()
+            self.assertEqual(self.fake.commands, commands)
         self.fake.version = 7
         self.assertIn("version 7", self.fails())
+
+    def test_hangs_up(self) -> None:
+        """A filter that is not offered what it needs, as libmilter has it: why, in words."""
+        self.fake.fault = Fault.SILENT
+        answer = self.begin()
+        for session in list(self.fake.sessions):
+            session.transport.loseConnection()
+        self.net.run()
+        (symbol,) = self.successResultOf(answer).symbols
+        self.assertIn("does it want the body", symbol.reason)
 
     def test_cannot(self) -> None:
         """A filter that says so itself."""
@@ -716,8 +838,10 @@ class MilterTests(Common, ClientTestCase):
 
     def test_header_section(self) -> None:
         """One that is too long makes the message unscannable."""
-        for body in (b"X: y\r\n" * 60_000, b"X: y\r\n" * 1001):
+        for body in (b"X: y\r\n" * 60_000, b"X: y\r\n" * 1001, b"X: " + b"y" * 65_533):
             self.assertIs(self.symbol(body).special, Special.UNSCANNABLE)
+        self.judge(b"X: " + b"y" * 65_532)
+        self.assertEqual(len(self.fake.data("L")[-1]), 65_535)
         self.judge(b"X: y")
         self.assertEqual(self.fake.data("L")[-1], b"X\0y\0")
 
@@ -731,6 +855,7 @@ class PlaceTests(SynchronousTestCase):
             (Place.of_client("tcp:h.test:25"), "h.test", 25, "tcp:h.test:25"),
             (Place.of_client("tcp:[::1]:25"), "::1", 25, "tcp:[::1]:25"),
             (Place.of_url("icap://h.test/x", 1344), "h.test", 1344, "tcp:h.test:1344"),
+            (Place.of_url("icaps://h.test/x", 11344), "h.test", 11344, "tcp:h.test:11344"),
             (Place.of_url("https://[::1]:99", 1), "::1", 99, "tcp:[::1]:99"),
         ):
             self.assertEqual((place.host, place.port, str(place)), (host, port, text))

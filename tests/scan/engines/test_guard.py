@@ -11,13 +11,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailsecure.config.scanning import ScanAction
 from mailsecure.errors import RemoteFault
 from mailsecure.scan.api import ScannerFault, Unscannable
-from mailsecure.scan.engines import guard
-from mailsecure.scan.engines.guard import IDLE, LOOK, EngineCheck, Refused
+from mailsecure.scan.engines import guard, health
+from mailsecure.scan.engines.guard import EngineCheck, Refused
+from mailsecure.scan.engines.health import IDLE, LOOK
 from mailsecure.scan.engines.turns import Crowded, Turns
+from mailsecure.scan.engines.wires import Unreachable
 from mailsecure.scan.values import NOTHING, Finding, Special, Stage, Symbol
 from mailsecure.spool.values import SpoolBroken
 from tests.scan.engines.net import EPOCH, Net, make_facts, make_site
 
+USUAL = "connections = 2\ntimeout = 10s\nfailures = 2\npause = 20s\n"
 FOUND = Finding((Symbol("X", 7.0),))
 
 
@@ -56,8 +59,8 @@ class GuardTests(SynchronousTestCase):
         self.engine = Scripted()
         self.check = self.make()
 
-    def make(self, options: str = "", oversized: bool = True) -> EngineCheck:
-        ini = f"[clamav]\nconnections = 2\ntimeout = 10s\nfailures = 2\npause = 20s\n{options}"
+    def make(self, options: str = "", oversized: bool = True, usual: str = USUAL) -> EngineCheck:
+        ini = f"[clamav]\n{usual}{options}"
         site = make_site(Net(), self.clock, ini)
         return EngineCheck(
             "clamav",
@@ -81,7 +84,7 @@ class GuardTests(SynchronousTestCase):
     def strike(self, times: int = 2) -> None:
         for _ in range(times):
             answer = self.ask()
-            self.engine.asked[-1].errback(ScannerFault("reset"))
+            self.engine.asked[-1].errback(Unreachable("refused"))
             self.failure(answer)
 
     def test_finding(self) -> None:
@@ -127,24 +130,35 @@ class GuardTests(SynchronousTestCase):
         self.assertEqual(self.check.report()["state"], "well")
         self.assertEqual((self.check.report()["busy"], self.check.report()["waiting"]), (0, 0))
 
-    def test_waiting_for_a_trial(self) -> None:
-        """Of those who wait for a turn when a trial is due one has it, the others fail."""
-        hung = [self.ask(), self.ask()]
-        self.strike_from_probe()
-        self.clock.advance(6)
-        self.check._breaker.until = 0.0
-        answers = [self.ask(), self.ask()]
-        self.assertEqual(self.check.report()["waiting"], 2)
-        self.clock.advance(4)
-        for answer in hung:
-            self.failure(answer)
-        self.assertEqual(len(self.engine.asked), 3)
-        self.assertIn("it is down", self.failure(answers[1]).reason)
-        self.assertNoResult(answers[0])
+    def test_down_while_waiting(self) -> None:
+        """Who waits for a turn when it goes down fails at once; who is there may be judged."""
+        first, second, waits = self.ask(), self.ask(), self.ask()
+        self.strike_twice()
+        self.assertEqual(self.failure(waits).reason, "it is down: refused")
+        self.engine.asked[0].errback(ScannerFault("reset"))
+        self.failure(first)
+        self.assertEqual(self.check.report()["state"], "down")
+        self.engine.asked[1].callback(FOUND)
+        self.assertIs(self.successResultOf(second), FOUND)
+        self.assertEqual(self.check.report()["state"], "well")
 
-    def strike_from_probe(self) -> None:
+    def test_down_between(self) -> None:
+        """It went down in the moment in which a turn was given."""
+        first, second, waits = self.ask(), self.ask(), self.ask()
+        self.strike_twice_in_silence()
+        self.engine.asked[0].errback(Refused("no"))
+        self.failure(first)
+        self.assertIn("it is down", self.failure(waits).reason)
+        self.assertEqual(len(self.engine.asked), 2)
+        self.assertNoResult(second)
+
+    def strike_twice_in_silence(self) -> None:
         for _ in range(2):
-            self.check._strike(0, "refused")
+            self.check._health._breaker.failed(0.0)
+
+    def strike_twice(self) -> None:
+        for _ in range(2):
+            self.check._health.failed("refused")
 
     def test_crowd(self) -> None:
         """The queue has an end, which is no sign that the engine is down."""
@@ -157,17 +171,84 @@ class GuardTests(SynchronousTestCase):
         self.assertEqual(self.check.report()["state"], "well")
 
     def test_down(self) -> None:
-        """Failures in a row, of any sort, take it down: messages fail at once, also who waits."""
+        """Connections refused in a row take it down: messages fail at once, also who waits."""
         one, two, _, waits = self.ask(), self.ask(), self.ask(), self.ask()
-        self.engine.asked[0].errback(RemoteFault("gibberish\n\x1b[2J"))
-        self.assertEqual(self.failure(one).reason, "gibberish [2J")
-        self.engine.asked[1].errback(ScannerFault("refused"))
+        self.engine.asked[0].errback(Unreachable("refused\n\x1b[2J"))
+        self.assertEqual(self.failure(one).reason, "refused [2J")
+        self.engine.asked[1].errback(Unreachable("refused"))
         self.failure(two)
         self.assertEqual(self.failure(waits).reason, "it is down: refused")
         self.assertEqual(self.failure(self.ask()).reason, "it is down: refused")
         report = self.check.report()
         self.assertEqual((report["state"], report["last_error"]), ("down", "refused"))
         self.assertEqual(report["failures"], 4)
+
+    def test_not_by_messages(self) -> None:
+        """Messages that break an engine, or keep it too long, do not take it down for others."""
+        self.start()
+        self.engine.probes[0].callback(None)
+        for fault in (ScannerFault("reset"), RemoteFault("gibberish"), None) * 20:
+            answer = self.ask()
+            if fault is None:
+                self.clock.advance(10)
+                self.assertEqual(self.failure(answer).reason, "no answer within 10 s")
+            else:
+                self.engine.asked[-1].errback(fault)
+                self.assertEqual(self.failure(answer).reason, str(fault))
+            self.assertEqual(self.check.report()["state"], "well")
+            if not self.engine.probes[-1].called:
+                self.engine.probes[-1].callback(None)
+        self.assertEqual(self.check.report()["last_error"], "no answer within 10 s")
+
+    def test_hung(self) -> None:
+        """Nothing is heard of it: asked, again and again, before the first was too long there.
+
+        With the defaults of the ini, one message a second: the first that fails at once came
+        before the first of all was given up.
+        """
+        self.check = self.make("connections = 50", usual="")
+        self.start()
+        self.engine.probes[0].callback(None)
+        self.pass_time(3)
+        answers = []
+        while self.check.report()["state"] == "well":
+            answers.append(self.ask())
+            self.pass_time(1)
+        self.assertLess(len(answers), 25)
+        self.assertEqual(self.failure(self.ask()).reason, self.why_down())
+        self.assertFalse(answers[0].called)
+        self.pass_time(10)
+        self.assertEqual(self.failure(answers[0]).reason, "no answer within 30 s")
+
+    def why_down(self) -> str:
+        return "it is down: no answer when asked how it is"
+
+    def test_hung_and_doubted(self) -> None:
+        """A message that was not judged and a ping that was not answered agree."""
+        self.start()
+        self.engine.probes[0].callback(None)
+        answer = self.ask()
+        self.engine.asked[0].errback(ScannerFault("reset"))
+        self.failure(answer)
+        self.pass_time(LOOK)
+        self.assertEqual(len(self.engine.probes), 2)
+        self.engine.probes[1].errback(ScannerFault("reset, too"))
+        self.assertEqual(self.check.report()["state"], "down")
+        self.assertEqual(self.failure(self.ask()).reason, "it is down: reset, too")
+
+    def test_doubted_while_busy(self) -> None:
+        """With others there it is asked all the same, and at once."""
+        self.start()
+        self.engine.probes[0].callback(None)
+        stays, breaks = self.ask(), self.ask()
+        self.engine.asked[1].errback(ScannerFault("reset"))
+        self.failure(breaks)
+        self.pass_time(LOOK)
+        self.assertEqual(len(self.engine.probes), 2)
+        self.engine.probes[1].callback(None)
+        self.pass_time(LOOK)
+        self.assertEqual(len(self.engine.probes), 2)
+        self.assertNoResult(stays)
 
     def test_on_failure(self) -> None:
         """Its own setting, if there is one, is the action; else [scan]'s is for the verdict."""
@@ -223,18 +304,14 @@ class GuardTests(SynchronousTestCase):
         self.assertEqual(self.check.report()["busy"], 0)
 
     def test_cancelled(self) -> None:
-        """A session that is over takes its question back; a trial is then free for the next."""
-        self.strike()
-        self.clock.advance(20)
-        answer = self.ask()
-        self.assertEqual(self.check.report()["state"], "trying")
-        answer.cancel()
-        self.failureResultOf(answer, CancelledError)
-        self.assertEqual(self.check.report()["state"], "down")
-        answer = self.ask()
-        self.engine.asked[-1].callback(NOTHING)
-        self.assertIs(self.successResultOf(answer), NOTHING)
-        self.assertEqual(self.check.report()["state"], "well")
+        """A session that is over takes its question back, which is no sign of anything."""
+        for _ in range(5):
+            answer = self.ask()
+            self.clock.advance(9)
+            answer.cancel()
+            self.failureResultOf(answer, CancelledError)
+        self.assertEqual(self.check.report()["last_error"], "")
+        self.assertEqual(self.check.report()["busy"], 0)
 
     # -- health
 
@@ -257,9 +334,9 @@ class GuardTests(SynchronousTestCase):
         """Who judges messages is not asked."""
         self.start()
         self.engine.probes[0].callback(None)
-        self.pass_time(IDLE - 5 * LOOK)
+        self.pass_time(IDLE - 3 * LOOK)
         answer = self.ask()
-        self.pass_time(5 * LOOK)
+        self.pass_time(3 * LOOK)
         self.engine.asked[0].callback(NOTHING)
         self.successResultOf(answer)
         self.pass_time(IDLE - LOOK)
@@ -295,7 +372,7 @@ class GuardTests(SynchronousTestCase):
     def test_silent_probe(self) -> None:
         """A probe has a deadline of its own."""
         self.start()
-        self.pass_time(guard.PROBE)
+        self.pass_time(health.PROBE)
         self.assertEqual(self.check.report()["last_error"], "no answer when asked how it is")
         self.assertEqual(len(self.engine.probes), 2)
 
@@ -320,18 +397,18 @@ class GuardTests(SynchronousTestCase):
     def test_log(self) -> None:
         """Down and back: a line each, whatever happens in between."""
         told: list[str] = []
-        self.patch(guard, "_log", Ears(told))
+        self.patch(health, "_log", Ears(told))
+        self.start()
+        self.engine.probes[0].callback(None)
         self.strike()
         for _ in range(3):
-            self.clock.advance(300)
-            self.strike(1)
+            self.pass_time(20)
+            self.engine.probes[-1].errback(ScannerFault("still"))
         self.failure(self.ask())
-        self.assertEqual(told, ["error engine clamav is down: reset"])
-        self.clock.advance(300)
-        answer = self.ask()
-        self.engine.asked[-1].callback(NOTHING)
-        self.successResultOf(answer)
-        self.assertEqual(told[1:], ["info engine clamav is back after 20m"])
+        self.assertEqual(told, ["error engine clamav is down: refused"])
+        self.pass_time(20)
+        self.engine.probes[-1].callback(None)
+        self.assertEqual(told[1:], ["info engine clamav is back after 1m20s"])
 
 
 class Ears:

@@ -286,6 +286,13 @@ class CheckV2Tests(SynchronousTestCase):
         ):
             self.assertRaises(RemoteFault, checkv2.opinion, answer(octets))
 
+    def test_huge_score(self) -> None:
+        """A whole number may be larger than any fraction."""
+        for sign, score in (("", 1e6), ("-", -1e6)):
+            text = b'{"action": "reject", "score": %b1%b}' % (sign.encode(), b"0" * 400)
+            found = checkv2.opinion(answer(b"HTTP/1.1 200 OK\r\n\r\n" + text))
+            self.assertEqual(found.score, score)
+
     def test_pong(self) -> None:
         """200 and the word."""
         checkv2.pong(answer(b"HTTP/1.1 200 OK\r\n\r\npong\r\n"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
@@ -12,12 +13,19 @@ from twisted.internet.ssl import Certificate, optionsForClientTLS
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from mailsecure.scan.api import ScannerFault
+from mailsecure.config.load import parse_config
+from mailsecure.scan.api import ScannerFault, Site
 from mailsecure.scan.engines import wires as wires_module
+from mailsecure.scan.engines.makers import icap
 from mailsecure.scan.engines.wire import READ_AHEAD, Gone, Wire
 from mailsecure.scan.engines.wires import Place, Wires
+from mailsecure.scan.values import Special, Stage
 from mailsecure.testing.certificates import make_authority
+from mailsecure.testing.filters import FakeIcap
+from mailsecure.testing.scanners import EICAR
+from mailsecure.testing.workers import InlineWorkers
 from mailsecure.world import World
+from tests.scan.engines.net import FileBody, make_facts
 
 WORLD = World(reactor, reactor, time.time, random.Random(3), None)  # type: ignore[arg-type]
 
@@ -178,3 +186,29 @@ class SocketTests(TestCase):
         )
         self.assertEqual(await Wires(world, place).use(talk), b"answer")
         await self.until(lambda: all(peer.gone for peer in self.peers))
+
+    async def test_icaps(self) -> None:
+        """An ICAP server over TLS, and one that streams what is large back."""
+        authority = make_authority()
+        fake = FakeIcap(reactor)  # type: ignore[arg-type]
+        fake.streams = True
+        options = authority.certificate("127.0.0.1").server_options()
+        port = reactor.listenSSL(0, fake.factory(), options, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        self.patch(
+            wires_module,
+            "optionsForClientTLS",
+            lambda host: optionsForClientTLS(host, trustRoot=Certificate.loadPEM(authority.pem)),
+        )
+        ini = f"[icap]\nurl = icaps://127.0.0.1:{port.getHost().port}/scan\n"
+        site = Site(parse_config(ini, "test.ini"), WORLD, InlineWorkers(), Path("/nowhere"))
+        check = icap.make(site)
+        await check.start()
+        for body in (b"\r\n" + EICAR, b"\r\n" + b"x" * (1 << 20) + EICAR):
+            (symbol,) = (await check.check(Stage.DATA, make_facts(body))).symbols
+            self.assertIs(symbol.special, Special.MALWARE)
+            clean = make_facts(FileBody(body.removesuffix(EICAR)))
+            self.assertEqual((await check.check(Stage.DATA, clean)).symbols, ())
+        self.assertEqual(check.report()["failures"], 0)
+        await check.stop()
+        await self.until(lambda: not fake.sessions)

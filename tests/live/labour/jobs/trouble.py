@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import importlib
 import os
 import resource
 import socket
+import struct
 import sys
 import time
 from collections.abc import Callable
@@ -91,6 +93,11 @@ def rights(arguments: dict[str, Any], octets: bytes) -> dict[str, Any]:
     victim = Path(arguments["victim"])
     attempts: dict[str, Callable[[], object]] = {
         "read": victim.read_bytes,
+        "list": lambda: os.listdir(victim.parent),
+        "list the root": lambda: os.listdir("/"),
+        "read the passwords": lambda: Path("/etc/passwd").read_bytes(),
+        "import": lambda: importlib.import_module("wave"),
+        "load a library": lambda: ctypes.CDLL("libbz2.so.1.0"),
         "write": lambda: Path(arguments["path"]).write_bytes(b"x" * 100),
         "truncate": lambda: os.truncate(victim, 0),
         "unlink": victim.unlink,
@@ -104,13 +111,15 @@ def rights(arguments: dict[str, Any], octets: bytes) -> dict[str, Any]:
         try:
             attempt()
             tried[name] = True
-        except OSError:
+        except (OSError, ImportError):
             tried[name] = False
-    lines = Path("/proc/thread-self/status").read_text().splitlines()
-    status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    library = ctypes.CDLL(None)
+    # capget(2), version 3: three words for each half of the set, the effective ones first.
+    held = ctypes.create_string_buffer(24)
+    assert library.capget(struct.pack("=Ii", 0x20080522, 0), held) == 0
     return {
         **tried,
-        "capabilities": int(status["CapEff"], 16),
-        "no_new_privileges": int(status["NoNewPrivs"]),
+        "capabilities": held.raw.strip(b"\0").decode("latin-1"),
+        "no_new_privileges": library.prctl(39, 0, 0, 0, 0),
         "core": resource.getrlimit(resource.RLIMIT_CORE)[0],
     }
