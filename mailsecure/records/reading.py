@@ -60,6 +60,7 @@ class Reader:
     def _connected(self) -> Connection:
         if self._connection is None:
             self._connection = self._database.connect(self._engine)
+        self._database.check(self._connection)
         return self._connection
 
     def _asked(self, question: Callable[[], _T]) -> _T:

@@ -133,6 +133,7 @@ class Store:
         """Write events in one transaction.  :class:`BadEvents`: one of them cannot be."""
         connection = self._open_connection()
         try:
+            self._database.check(connection)
             with connection.begin():
                 self._know(connection, batch, int(now // _DAY))
                 for at in range(0, len(batch), _AT_ONCE):
@@ -250,6 +251,7 @@ class Store:
         """Return how large the history is."""
         connection = self._open_connection()
         try:
+            self._database.check(connection)
             with connection.begin():
                 oldest = [
                     connection.execute(select(func.min(table.c.id))).scalar()
