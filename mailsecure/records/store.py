@@ -235,7 +235,9 @@ class Store:
         """Forget names that nobody met since ``day``."""
         day = min(day, self._day - _NAME_DAYS)
         old = select(name.c.id).where(name.c.day < day).limit(SLICE)
-        gone = connection.execute(delete(name).where(name.c.id.in_(old)))
+        # The day once more: a name of which another node's transaction, for which we waited,
+        # says that it was met today, is looked at anew, and the list of ids is not.
+        gone = connection.execute(delete(name).where(name.c.id.in_(old), name.c.day < day))
         return gone.rowcount >= SLICE
 
     def reclaim(self) -> bool:
