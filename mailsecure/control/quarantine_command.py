@@ -26,7 +26,7 @@ from .asking import (
     print_listing,
     print_message,
 )
-from .given import Age, Part
+from .given import Address, Age, Part
 from .lines import escape
 from .wire import Kind, Refusal
 
@@ -45,13 +45,13 @@ def _filtered(command: Decorated) -> Decorated:
         (("--since",), Age(), "AGE", "What came within this time: 2h, or since yesterday."),
         (("--subject",), Part(), "TEXT", "Any part of the subject."),
         (("--held-for",), Part(), "TEXT", "Any part of why it is held, or a symbol."),
-        (("--sender",), Part(), "ADDRESS", "A sender, @domain, or any part; <> for none."),
+        (("--sender",), Address(), "ADDRESS", "A sender, @domain, or any part; <> for none."),
     ):
         command = click.option(*names, type=kind, metavar=metavar, help=text)(command)
     return click.option(
         "--recipient",
         "recipients",
-        type=Part(),
+        type=Address(),
         multiple=True,
         metavar="ADDRESS",
         help="A recipient, @domain, or any part; may be given several times.",
