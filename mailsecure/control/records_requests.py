@@ -28,6 +28,7 @@ from typing import Any
 from ..config.scanning import ScanAction
 from ..errors import RemoteFault
 from ..records.api import History, RecordsAway, Search, TooWide
+from ..records.networks import network_of
 from ..spool.ids import MessageId, id_name, parse_id
 from .wire import Kind, Refusal, only
 
@@ -120,6 +121,8 @@ def _search(arguments: _Arguments) -> Search:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e11:
             raise Refusal(Kind.USAGE, f"{name} is Unix seconds")
         values[name] = float(value)
+    if "/" in values["client"] and network_of(values["client"]) is None:
+        raise Refusal(Kind.USAGE, f"{values['client']!r} is no network: write 192.0.2.0/24")
     limit = arguments.get("limit", 50)
     if type(limit) is not int or not 0 < limit <= MOST:
         raise Refusal(Kind.USAGE, f"limit is a whole number up to {MOST}")

@@ -226,6 +226,8 @@ class RequestTests(SynchronousTestCase):
             {"limit": True},
             {"action": "explode"},
             {"stage": "door"},
+            {"client": "192.0.2.0/33"},
+            {"client": "mail/24"},
             {"helo": "x" * 201},
             {"id": 5},
             {"id": "U" * 13},
