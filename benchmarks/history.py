@@ -291,11 +291,13 @@ def searches(connection: Connection, rows: int) -> Iterator[tuple[str, Search]]:
     yield "a frequent HELO", Search(helo="helo.0.")
     yield "a HELO that is in all", Search(helo=".example")
     yield "a symbol, the newest", Search(symbol="DKIM_VALID")
-    yield "a symbol that is not there, a day", Search(
-        symbol="EICAR", since=moment, until=moment + 86400
+    yield (
+        "a symbol that is not there, a day",
+        Search(symbol="EICAR", since=moment, until=moment + 86400),
     )
-    yield "a reply that is not there, a day", Search(
-        reply="queued as 4711", since=moment, until=moment + 86400
+    yield (
+        "a reply that is not there, a day",
+        Search(reply="queued as 4711", since=moment, until=moment + 86400),
     )
     yield "a client's name", Search(client=client.split()[1])
     yield "an id", Search(id=id)

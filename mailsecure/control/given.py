@@ -14,6 +14,7 @@ import click
 from ..errors import RemoteFault
 from ..smtp.grammar import canonical_domain
 from ..units import parse_seconds
+from .lines import bare
 from .moments import parse_moment
 
 __all__ = ["Address", "Age", "Duration", "Moment", "Part"]
@@ -42,10 +43,7 @@ class Address(Part):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         """Return the address."""
-        text = super().convert(value, param, ctx).strip()
-        inner = text[1:-1]
-        if inner and text == f"<{inner}>":
-            text = inner
+        text = bare(super().convert(value, param, ctx))
         local, at, domain = text.rpartition("@")
         if not at or domain.isascii():
             return text

@@ -120,7 +120,7 @@ _action("delete", "deleted", "Remove for good; nobody is told.")
 
 @quarantine.command("forward")
 @click.argument("id")
-@click.argument("address")
+@click.argument("address", type=Address())
 @_reason
 @click.option("--delete", is_flag=True, help="Remove it from the quarantine then.")
 @common

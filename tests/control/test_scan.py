@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import os
+from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailsecure.control import command, scan_command
 from mailsecure.control.scan_command import _copy_stream, _lines
 from mailsecure.control.scan_metrics import scan_figures
 from mailsecure.control.scan_requests import ScanRequests
@@ -125,6 +128,23 @@ class Files(SynchronousTestCase):
     def test_however_it_is_read(self, parts: list[bytes], size: int) -> None:
         octets = b"x" + b"".join(parts)
         self.assertEqual(self.copied(octets, size), self.copied(octets))
+
+    def test_addresses_as_they_come(self) -> None:
+        """From a log, with brackets; the null reverse-path as everywhere."""
+        asked: list[dict[str, Any]] = []
+
+        def answer(config: Path, request: str, arguments: Any, *more: Any) -> dict[str, Any]:
+            asked.append(arguments)
+            done = {"refused": [], "action": "accept", "score": 0, "thresholds": {}, "reply": ""}
+            return done | {"symbols": [], "outcomes": {}, "seconds": 0.1}
+
+        self.patch(scan_command, "outcome_for_file", answer)
+        file = Path(self.mktemp())
+        file.write_text("Subject: x\n\n")
+        for sender, meant in (("<>", ""), ("<a@b.test>", "a@b.test"), ("a@b.test", "a@b.test")):
+            words = ["scan", str(file), "--from", sender, "--to", "<c@d.test>"]
+            self.assertEqual(CliRunner().invoke(command.cli, words).exit_code, 0)
+            self.assertEqual((asked[-1]["sender"], asked[-1]["recipients"]), (meant, ["c@d.test"]))
 
     def test_what_is_printed(self) -> None:
         found: dict[str, Any] = {
