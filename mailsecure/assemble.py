@@ -184,7 +184,8 @@ def build(config: Config, world: World, path: Path) -> Daemon:  # noqa: PLR0915 
         "sessions": ("SMTP sessions open now.", gateway.count_sessions),
         "draining": ("Whether this node is drained, or about to be.", lambda: int(drain.draining)),
     }
-    figures = Figures(counters, gauges, cluster, balance, scanner.report)
+    history = None if recorder is None else records.figures
+    figures = Figures(counters, gauges, cluster, balance, scanner.report, history)
     metrics = [MetricsService(world, config.metrics.listen, figures, spool)] * bool(
         config.metrics.listen
     )

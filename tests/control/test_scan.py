@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailsecure.control import command, scan_command
 from mailsecure.control.scan_command import _copy_stream, _lines
-from mailsecure.control.scan_metrics import scan_figures
+from mailsecure.control.scan_metrics import history_figures, scan_figures
 from mailsecure.control.scan_requests import ScanRequests
 from mailsecure.control.scan_tables import history_line, scan_lines
 from mailsecure.control.wire import Kind, Refusal
@@ -96,6 +96,17 @@ class Status(SynchronousTestCase):
         self.assertEqual(samples["mailsecure_check_count", "rates", "counted"], 1200)
         self.assertEqual(samples["mailsecure_workers_waiting",], 3)
         self.assertEqual(samples["mailsecure_worker_jobs_killed_total",], 1)
+        history = {
+            (each.name): each.value
+            for family in history_figures(HISTORY | {"away_since": 0.0, "backlog": 2048, "lost": 3})
+            for each in family.samples
+        }
+        self.assertEqual(history["mailsecure_history_away"], 0)
+        self.assertEqual(history["mailsecure_history_backlog_octets"], 2048)
+        self.assertEqual(history["mailsecure_history_lost_total"], 3)
+        away = next(iter(history_figures(HISTORY | {"away_since": 1.0})))
+        self.assertEqual(away.samples[0].value, 1)
+        self.assertEqual(list(history_figures({})), [])
         bare = [each.name for each in scan_figures(REPORT | {"engines": []})]
         self.assertNotIn("mailsecure_engine_well", bare)
 
