@@ -47,6 +47,7 @@ coverage: $(VENV)/dev.stamp
 	@$(BIN)/coverage run -m twisted.trial --temp-directory=_trial_temp_coverage \
 		tests.smtp tests.gateway tests.delivery tests.config tests.control tests.spool \
 		tests.records.test_lines tests.records.test_rows \
+		tests.records.test_networks tests.records.test_spelling \
 		tests.cluster.test_election tests.cluster.test_hello tests.cluster.test_keys \
 		tests.cluster.test_linkframes tests.cluster.test_membership tests.cluster.test_moved \
 		tests.cluster.test_overrides tests.vip \

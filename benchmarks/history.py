@@ -50,6 +50,7 @@ ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 #: The last message's time, and how many seconds they are spread over.
 END, SPAN = 1_795_000_000, 90 * 86400
 DOMAINS, SENDERS, RECIPIENTS, CLIENTS, WORDS = 20_000, 400_000, 5_000, 200_000, 20_000
+GREETINGS = 100_000
 LUMP = 100_000
 ROUNDS = 7
 
@@ -183,6 +184,7 @@ class Maker:
             ),
             (1, "'mx1'"),
             (1, "'10.0.0.5:25'"),
+            (GREETINGS, f"'helo.' || {number} || '.' || {domain} || '.example'"),
         ):
             self._run(
                 f"INSERT INTO name (id, text, day) SELECT {base} + x + 1, {text}, 20000"
@@ -225,7 +227,8 @@ class Maker:
             f"INSERT INTO attempt SELECT {id}, {id} + 8192, {when}, {recipient}, {node + 1},"
             " 'sent', '2.0.0', '250 2.0.0 Ok: queued as 4XyZ', 0.4 FROM ",
             f"INSERT INTO session SELECT {id} - 4096, {when}, 0.6, {node}, {client}, 2525,"
-            " 'mail.example', 'TLSv1.3 TLS_AES_256_GCM_SHA384', '', 1, 0, 0, 'quit' FROM ",
+            " '', 'TLSv1.3 TLS_AES_256_GCM_SHA384', '', 1, 0, 0, 'quit',"
+            f" {node + 2} + {self._skew(25, GREETINGS)} FROM ",
         )
         refused = (
             f"INSERT INTO refusal SELECT {id} + 1, {id} - 8192, {when}, {node}, {client}, 'rcpt',"
@@ -283,6 +286,19 @@ def searches(connection: Connection, rows: int) -> Iterator[tuple[str, Search]]:
     yield "any text: a phrase", Search(text=" ".join(subject.split()[2:5]))
     yield "a client's address", Search(client=client.split()[0])
     yield "part of a client's address", Search(client=client.split()[0].rpartition(".")[0] + ".")
+    yield "a client's network", Search(client=client.split()[0] + "/24")
+    yield "a HELO, whole", Search(helo="helo.77777.")
+    yield "a frequent HELO", Search(helo="helo.0.")
+    yield "a HELO that is in all", Search(helo=".example")
+    yield "a symbol, the newest", Search(symbol="DKIM_VALID")
+    yield (
+        "a symbol that is not there, a day",
+        Search(symbol="EICAR", since=moment, until=moment + 86400),
+    )
+    yield (
+        "a reply that is not there, a day",
+        Search(reply="queued as 4711", since=moment, until=moment + 86400),
+    )
     yield "a client's name", Search(client=client.split()[1])
     yield "an id", Search(id=id)
     yield "a Message-ID", Search(text=message_id)

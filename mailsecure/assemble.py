@@ -197,7 +197,8 @@ def build(config: Config, world: World, path: Path) -> Daemon:  # noqa: PLR0915 
                 lambda: int(drain.draining),
             ),
         }
-        figures = Figures(counters, gauges, cluster, balance, scanner.report)
+        history = None if records is None else records.figures
+        figures = Figures(counters, gauges, cluster, balance, scanner.report, history)
         before = [MetricsService(world, config.metrics.listen, figures, spool)]
     namespace = {
         "config": config,

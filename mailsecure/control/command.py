@@ -43,7 +43,7 @@ from .asking import (
 from .cluster_command import cluster
 from .dkim_command import dkim
 from .drain_command import drain, undrain
-from .given import Part
+from .given import Address, Part
 from .lines import escape
 from .quarantine_command import quarantine
 from .records_command import trace, why
@@ -85,7 +85,8 @@ def _filtered(command: Decorated) -> Decorated:
         ("recipient", "ADDRESS", "A recipient, or @domain."),
         ("sender", "ADDRESS", "A sender, or @domain."),
     ):
-        command = click.option(f"--{name}", type=Part(), metavar=metavar, help=text)(command)
+        kind = Address() if metavar == "ADDRESS" else Part()
+        command = click.option(f"--{name}", type=kind, metavar=metavar, help=text)(command)
     return command
 
 

@@ -11,10 +11,13 @@ from typing import Any
 
 import click
 
+from ..errors import RemoteFault
+from ..smtp.grammar import canonical_domain
 from ..units import parse_seconds
+from .lines import bare
 from .moments import parse_moment
 
-__all__ = ["Age", "Duration", "Moment", "Part"]
+__all__ = ["Address", "Age", "Duration", "Moment", "Part"]
 
 
 class Part(click.ParamType):  # type: ignore[type-arg] # generic since click 8.2
@@ -27,6 +30,27 @@ class Part(click.ParamType):  # type: ignore[type-arg] # generic since click 8.2
         if not value.strip():
             self.fail("it is empty; leave it out if it shall not matter", param, ctx)
         return value
+
+
+class Address(Part):
+    """An address, or a part of one, as it is kept.
+
+    It may come with its brackets from the log, and its domain in the letters that people
+    write; the queue has A-labels (RFC 5890 §2.3.2.1).  ``<>`` is itself.
+    """
+
+    name = "address"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return the address."""
+        text = bare(super().convert(value, param, ctx))
+        local, at, domain = text.rpartition("@")
+        if not at or domain.isascii():
+            return text
+        try:
+            return local + at + canonical_domain(domain)
+        except RemoteFault:
+            return text
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg] # generic since click 8.2

@@ -35,7 +35,7 @@ from json.encoder import encode_basestring_ascii as _quote
 from string import Formatter
 from typing import Any
 
-__all__ = ["MAX_FIELD", "Formats", "JsonLines", "Stamp", "TextLines", "escape"]
+__all__ = ["MAX_FIELD", "Formats", "JsonLines", "Stamp", "TextLines", "bare", "escape"]
 
 Event = dict[str, Any]
 
@@ -67,6 +67,13 @@ def escape(text: str) -> str:
     return "".join(
         letter if letter.isprintable() and letter != "\\" else _code(ord(letter)) for letter in text
     )
+
+
+def bare(text: str) -> str:
+    """Return an address without the brackets that it has in a log; ``<>`` is itself."""
+    text = text.strip()
+    inner = text[1:-1]
+    return inner if inner and text == f"<{inner}>" else text
 
 
 def _code(point: int) -> str:

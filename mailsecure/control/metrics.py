@@ -40,7 +40,7 @@ from ..world import World
 from .api import Cluster
 from .balance_metrics import balance_figures
 from .cluster_metrics import cluster_figures
-from .scan_metrics import scan_figures
+from .scan_metrics import history_figures, scan_figures
 from .vitals import Vitals, memory_octets, open_descriptors
 
 __all__ = ["Figures", "Gauge", "MetricsService", "listening", "process_gauges"]
@@ -60,8 +60,8 @@ class Figures(Collector):
     """Turns counters and gauges into metrics when it is asked.
 
     ``gauges`` maps a name to what it means and a callable that is quick.  ``cluster`` is
-    the cluster, ``balance`` what the load balancer reports, if there is one, and ``scanning``
-    what the scanner does.
+    the cluster, ``balance`` what the load balancer reports, if there is one, ``scanning`` what
+    the scanner does, and ``history`` how the history is.
     """
 
     def __init__(
@@ -71,7 +71,9 @@ class Figures(Collector):
         cluster: Cluster | None = None,
         balance: Callable[[], dict[str, Any]] | None = None,
         scanning: Callable[[], dict[str, Any]] | None = None,
+        history: Callable[[], dict[str, Any]] | None = None,
     ) -> None:
+        self._history = history
         self._scanning = scanning
         self._counters = counters
         self._balance = balance
@@ -98,6 +100,8 @@ class Figures(Collector):
             yield from balance_figures(self._balance())
         if self._scanning is not None:
             yield from scan_figures(self._scanning())
+        if self._history is not None:
+            yield from history_figures(self._history())
 
 
 _QUEUE = {

@@ -30,7 +30,7 @@ from .asking import (
     print_message,
     tell_away,
 )
-from .given import Age, Part
+from .given import Address, Age, Part
 from .lines import escape
 
 __all__ = ["quarantine"]
@@ -49,13 +49,13 @@ def _filtered(command: Decorated, held_for: Sequence[str] = ("--held-for",)) -> 
         (("--since",), Age(), "AGE", "What came within this time: 2h, or since yesterday."),
         (("--subject",), Part(), "TEXT", "Any part of the subject."),
         ((*held_for, "held_for"), Part(), "TEXT", why),
-        (("--sender",), Part(), "ADDRESS", "A sender, @domain, or any part; <> for none."),
+        (("--sender",), Address(), "ADDRESS", "A sender, @domain, or any part; <> for none."),
     ):
         command = click.option(*names, type=kind, metavar=metavar, help=text)(command)
     return click.option(
         "--recipient",
         "recipients",
-        type=Part(),
+        type=Address(),
         multiple=True,
         metavar="ADDRESS",
         help="A recipient, @domain, or any part; may be given several times.",
@@ -126,7 +126,7 @@ _action("delete", "deleted", "Remove for good; nobody is told.")
 
 @quarantine.command("forward")
 @click.argument("id")
-@click.argument("address")
+@click.argument("address", type=Address())
 @_reason
 @click.option("--delete", is_flag=True, help="Remove it from the quarantine then.")
 @one_node

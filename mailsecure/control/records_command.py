@@ -5,6 +5,7 @@ Both ask the running daemon, like every command (:mod:`.command`).
 
 from __future__ import annotations
 
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +104,10 @@ def _count(config: Path, as_json: bool, arguments: dict[str, Any]) -> None:
 
 
 def _say_unfinished(done: str, since: float, as_json: bool) -> None:
-    back = moment(since)
-    why = ", then time ran out" if done == "Searched" else ""
+    # The second in which it ended is looked at again rather than left out.
+    back = moment(ceil(since))
     click.echo(
-        f"{done} back to {back} only{why}: narrow it down, or say"
-        f" --until {back[:10]}T{back[11:19]}.",
+        f"{done} back to {back} only: narrow it down, or say --until {back[:10]}T{back[11:19]}.",
         err=as_json,
     )
 

@@ -28,7 +28,9 @@ from typing import Any
 from ..config.scanning import ScanAction
 from ..errors import RemoteFault
 from ..records.api import History, RecordsAway, Search, TooWide
+from ..records.networks import network_of
 from ..spool.ids import MessageId, id_name, parse_id
+from .lines import bare
 from .wire import Kind, Refusal, only
 
 __all__ = ["ACTIONS", "RECORDS", "STAGES", "RecordsRequests"]
@@ -113,12 +115,14 @@ def _search(arguments: _Arguments) -> Search:
         value = arguments.get(name, "")
         if not isinstance(value, str) or len(value) > _LONGEST:
             raise Refusal(Kind.USAGE, f"{name} is text of up to {_LONGEST} characters")
-        values[name] = _bare(value) if name in _ADDRESSES else value.strip()
+        values[name] = bare(value) if name in _ADDRESSES else value.strip()
     for name in ("since", "until"):
         value = arguments.get(name, 0)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e11:
             raise Refusal(Kind.USAGE, f"{name} is Unix seconds")
         values[name] = float(value)
+    if "/" in values["client"] and network_of(values["client"]) is None:
+        raise Refusal(Kind.USAGE, f"{values['client']!r} is no network: write 192.0.2.0/24")
     limit = arguments.get("limit", 50)
     if type(limit) is not int or not 0 < limit <= MOST:
         raise Refusal(Kind.USAGE, f"limit is a whole number up to {MOST}")
@@ -128,13 +132,6 @@ def _search(arguments: _Arguments) -> Search:
             raise Refusal(Kind.USAGE, f"the {name} is one of {', '.join(known)}")
     first, last = _range(arguments["id"]) if arguments.get("id") else (0, 0)
     return Search(**values, id=first, last_id=last, limit=limit)
-
-
-def _bare(text: str) -> str:
-    """Return an address without its brackets; ``<>`` is itself."""
-    text = text.strip()
-    inner = text[1:-1]
-    return inner if text == f"<{inner}>" and inner else text
 
 
 def _id(name: object) -> MessageId:

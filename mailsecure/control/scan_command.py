@@ -17,7 +17,7 @@ import click
 
 from ..units import format_seconds
 from .asking import common, outcome_for_file, print_json
-from .lines import escape
+from .lines import bare, escape
 from .wire import Kind, Refusal
 
 __all__ = ["scan"]
@@ -30,7 +30,9 @@ _LARGEST = 1 << 30
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
-@click.option("--from", "sender", default="", metavar="ADDRESS", help="The reverse-path.")
+@click.option(
+    "--from", "sender", default="", metavar="ADDRESS", help="The reverse-path; <> for none."
+)
 @click.option("--to", "recipients", multiple=True, metavar="ADDRESS", help="A recipient.")
 @click.option("--client", default="", metavar="IP", help="Where it comes from.")
 @click.option("--helo", default="", metavar="NAME", help="What the client calls itself.")
@@ -53,8 +55,10 @@ def scan(
     descriptor = os.memfd_create("message", os.MFD_CLOEXEC)
     try:
         _copy(file, descriptor)
-        arguments: dict[str, Any] = {"sender": sender, "client": client, "helo": helo}
-        arguments["recipients"] = list(recipients)
+        arguments: dict[str, Any] = {"sender": bare(sender), "client": client, "helo": helo}
+        arguments["recipients"] = [bare(each) for each in recipients]
+        if arguments["sender"] == "<>":
+            arguments["sender"] = ""
         found = outcome_for_file(config, "scan", arguments, descriptor, _TIMEOUT)
     finally:
         os.close(descriptor)

@@ -2,7 +2,8 @@
 
 :mod:`.metrics` asks for them at each scrape.  The label ``engine`` is a scanner of the ini;
 the shapes of the reports are those of :class:`mailsecure.scan.scanner.Scanner`,
-:mod:`mailsecure.scan.engines.guard` and :mod:`mailsecure.scan.workers.pool`.
+:mod:`mailsecure.scan.engines.guard`, :mod:`mailsecure.scan.workers.pool` and
+:meth:`mailsecure.records.service.RecordsService.figures`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-__all__ = ["scan_figures"]
+__all__ = ["history_figures", "scan_figures"]
 
 _COUNTS = {
     "scanned": "Messages that the scanner judged.",
@@ -27,6 +28,16 @@ _WORKERS = {
     "processes": "Processes that take messages apart.",
     "busy": "Of these, those that do.",
     "waiting": "Messages that wait for one.",
+}
+_HISTORY = {
+    "waiting": "Events of the history that wait in memory.",
+    "backlog_octets": "Octets of events that wait on disk for the database.",
+    "octets": "Octets that the history takes.",
+}
+_KEYS = {"backlog_octets": "backlog"}
+_EVENTS = {
+    "written": "Events of the history that were written.",
+    "lost": "Events of the history that were lost.",
 }
 _WORK = {
     "done": "Jobs of such processes that were done.",
@@ -61,6 +72,23 @@ def scan_figures(report: dict[str, Any]) -> Iterator[Any]:
         yield GaugeMetricFamily(f"mailsecure_workers_{name}", meaning, workers.get(name, 0))
     for name, meaning in _WORK.items():
         yield CounterMetricFamily(f"mailsecure_worker_jobs_{name}", meaning, workers.get(name, 0))
+
+
+def history_figures(report: dict[str, Any]) -> Iterator[Any]:
+    """Yield the metrics of the history's report; none before it has begun."""
+    if not report:
+        return
+    yield GaugeMetricFamily(
+        "mailsecure_history_away",
+        "1 while the history's database cannot be written.",
+        float(report["away_since"] > 0),
+    )
+    for name, meaning in _HISTORY.items():
+        yield GaugeMetricFamily(
+            f"mailsecure_history_{name}", meaning, report[_KEYS.get(name, name)]
+        )
+    for name, meaning in _EVENTS.items():
+        yield CounterMetricFamily(f"mailsecure_history_{name}", meaning, report[name])
 
 
 def _family(kind: Any, name: str, meaning: str, engines: dict[str, Any], key: str) -> Any:

@@ -121,6 +121,16 @@ def decode_request(line: bytes) -> tuple[str, dict[str, Any]]:
     request, arguments = message.get("request"), message.get("arguments", {})
     if not isinstance(request, str) or not isinstance(arguments, dict):
         raise Refusal(Kind.PROTOCOL, "not a request: request or arguments are missing")
+    try:
+        json.dumps(arguments, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        # A terminal of another encoding: no database takes the halves of surrogate pairs
+        # that Python makes of such octets.
+        raise Refusal(
+            Kind.USAGE,
+            "what was given is not in UTF-8",
+            ("Set the terminal and its locale to UTF-8 (LANG=C.UTF-8).",),
+        ) from None
     return request, arguments
 
 

@@ -76,7 +76,8 @@ class History(Protocol):
     async def trace(self, search: Search) -> Sequence[dict[str, Any]]:
         """Return what matches, the newest first, each whole: see :mod:`.loading`.
 
-        Where time ran out the last is ``{"kind": "unfinished", "time": since when}``.
+        Where time ran out, or it became too much for the memory, the last is
+        ``{"kind": "unfinished", "time": since when}``.
         """
 
     async def count(self, search: Search) -> dict[str, Any]:

@@ -13,6 +13,9 @@ from typing import Any, Protocol
 from sqlalchemy import ColumnElement, Connection, Engine, Select, Table
 from sqlalchemy.exc import SQLAlchemyError
 
+#: SQLite's codes for a file that nothing can be done with: SQLITE_CORRUPT, SQLITE_NOTADB.
+_RUINED = frozenset({11, 26})
+
 __all__ = ["Database", "Insert", "Trouble", "reason_of"]
 
 
@@ -35,6 +38,9 @@ class Database(Protocol):
 
     def connect(self, engine: Engine) -> Connection:
         """Return a connection; :class:`Trouble` or SQLAlchemyError where there is none."""
+
+    def check(self, connection: Connection) -> None:
+        """Raise :class:`Trouble` where what is connected to is not the history any more."""
 
     def limit(self, connection: Connection, seconds: float) -> None:
         """Have what is asked in the transaction that has begun end after ``seconds``."""
@@ -85,5 +91,7 @@ class Database(Protocol):
 def reason_of(error: BaseException) -> str:
     """Return an error of the driver in one line."""
     cause = getattr(error, "orig", None) or error
-    text = " ".join(str(cause).split())
-    return text or type(cause).__name__
+    text = " ".join(str(cause).split()) or type(cause).__name__
+    if getattr(cause, "sqlite_errorcode", 0) & 0xFF in _RUINED:
+        return f"{text}: move the file away and a new one is made"
+    return text

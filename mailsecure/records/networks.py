@@ -33,7 +33,7 @@ def part_of(network: Network) -> str:
     groups = network.network_address.exploded.split(":")[: network.prefixlen // 16]
     numbers = [int(group, 16) for group in groups]
     fixed = numbers.index(0) if 0 in numbers else len(numbers)
-    return ":".join(f"{number:x}" for number in numbers[:fixed]) + ":"
+    return ":".join(f"{number:x}" for number in numbers[:fixed]) + ":" * (fixed < 8)
 
 
 def holds(network: Network, client: str) -> bool:

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 from .database import Database
-from .schema import message, name, recipient, session
+from .schema import TICK_BITS, message, name, recipient, session
 
 __all__ = [
     "MOST_STREAMS",
@@ -39,6 +39,8 @@ __all__ = [
 
 #: Names whose rows are merged.
 MOST_STREAMS = 200
+#: A day in ids.
+_DAY = 86_400_000_000 << TICK_BITS
 #: Returns the question for ids from ``since`` to below ``until``, the newest first.
 Stream = Callable[[int, int], Select[Any]]
 
@@ -145,7 +147,11 @@ class Greeted:
             return None
         columns = session.alias("greeted").c
         named = self.database.among(columns.greeting, self.ids) if self.ids else false()
-        written = self.database.contains(columns.helo, self.part)
+        written = and_(
+            self.database.contains(columns.helo, self.part),
+            # There is no index of these texts; a session is over long before a day is.
+            within(columns.id, since - _DAY, until),
+        )
         sessions = union_all(
             select(columns.id).where(columns.greeting != 0, named),
             select(columns.id).where(columns.helo != "", written),

@@ -113,6 +113,9 @@ class Postgresql:
             raise
         return connection
 
+    def check(self, connection: Connection) -> None:
+        """Nothing: a server that is another one has ended the connection."""
+
     def insert(self, table: Table) -> Insert:
         """All rows as one parameter, in JSON: making it takes the interpreter a fifth of the
         time of a parameter for each value.

@@ -7,7 +7,7 @@ Each question has :data:`LIMIT` seconds; a search that runs out of them returns 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -27,6 +27,10 @@ _T = TypeVar("_T")
 LIMIT = 20.0
 #: What a later part of a search has, however long the earlier ones took.
 _LEAST = 2.0
+#: Found messages that are loaded at once; recipients and attempts of an answer, of which each
+#: takes a kilobyte: beyond it the answer ends, and says where.
+_AT_ONCE = 100
+MOST_LOADED = 100_000
 #: What is counted of messages and refusals, by what.
 _COUNTED: tuple[tuple[str, Column[Any]], ...] = (
     ("messages", message.c.action),
@@ -60,6 +64,7 @@ class Reader:
     def _connected(self) -> Connection:
         if self._connection is None:
             self._connection = self._database.connect(self._engine)
+        self._database.check(self._connection)
         return self._connection
 
     def _asked(self, question: Callable[[], _T]) -> _T:
@@ -80,6 +85,27 @@ class Reader:
     def _trace(self, search: Search) -> list[dict[str, Any]]:
         connection = self._connected()
         chosen, since = self._chosen(connection, search)
+        items: list[dict[str, Any]] = []
+        size = 0
+        for at in range(0, len(chosen), _AT_ONCE):
+            if size > MOST_LOADED:
+                since = (chosen[at - 1][0] >> TICK_BITS) / 1_000_000
+                break
+            some = self._loaded(connection, chosen[at : at + _AT_ONCE])
+            size += sum(
+                len(each.get(key, ())) for each in some for key in ("recipients", "attempts")
+            )
+            items += some
+        # A refusal has its id when it is written, half a second later than a message.
+        items.sort(key=lambda item: float(item["time"]), reverse=True)
+        if since:
+            items.append({"kind": "unfinished", "time": since})
+        return items
+
+    def _loaded(
+        self, connection: Connection, chosen: Sequence[tuple[int, int]]
+    ) -> list[dict[str, Any]]:
+        """Return what :meth:`_chosen` found, whole."""
         with connection.begin():
             self._database.limit(connection, LIMIT)
             loader = Loader(self._database, connection)
@@ -87,12 +113,7 @@ class Reader:
             loaded = [
                 load([id for id, of in chosen if of == kind]) for kind, load in enumerate(loads)
             ]
-        items = [loaded[kind][id] for id, kind in chosen if id in loaded[kind]]
-        # A refusal has its id when it is written, half a second later than a message.
-        items.sort(key=lambda item: float(item["time"]), reverse=True)
-        if since:
-            items.append({"kind": "unfinished", "time": since})
-        return items
+        return [loaded[kind][id] for id, kind in chosen if id in loaded[kind]]
 
     def _chosen(
         self, connection: Connection, search: Search

@@ -20,6 +20,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Sequence
+from errno import EACCES, EISDIR
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,20 @@ _subject_text = table("subject_text", column("rowid", BigInteger), column("subje
 _subject_row = table("subject_row", column("n", BigInteger), column("message", BigInteger))
 
 
+class _File(sqlite3.Connection):
+    """Knows which file it was opened on."""
+
+    place: tuple[int, int] = 0, 0
+
+
+def _place_of(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return found.st_dev, found.st_ino
+
+
 class Sqlite:
     """The file at ``path``, made when first connected.  See :class:`.database.Database`."""
 
@@ -87,13 +102,30 @@ class Sqlite:
         event.listen(engine, "begin", _begin)
         return engine
 
-    def _open(self) -> sqlite3.Connection:
-        # Nobody else may read who wrote to whom; SQLite's other files get the same mode.
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    def _open(self) -> _File:
+        # Nobody else may read who wrote to whom; SQLite's other files get the same mode.  Only
+        # where there is no file yet: POSIX gives up all locks that a process has on a file when
+        # it closes any descriptor of it, our other connection's too.  Then whoever else closes
+        # the database takes himself for the last, and removes the WAL that we write to.
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            os.close(os.open(self._path, flags, 0o600))
+        except FileExistsError:
+            # SQLite would say of both that it is unable to open it.
+            if self._path.is_dir():
+                raise IsADirectoryError(EISDIR, os.strerror(EISDIR)) from None
+            if not os.access(self._path, os.R_OK | os.W_OK):
+                raise PermissionError(EACCES, os.strerror(EACCES)) from None
         connection = sqlite3.connect(
-            self._path, _BUSY, isolation_level=None, check_same_thread=False, cached_statements=200
+            self._path,
+            _BUSY,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=200,
+            factory=_File,
         )
         try:
+            connection.place = _place_of(self._path)
             connection.execute(f"PRAGMA page_size = {_PAGE}")
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("PRAGMA journal_mode = WAL")
@@ -114,6 +146,12 @@ class Sqlite:
             return engine.connect()
         except OSError as error:
             raise Trouble(f"{self._path}: {error.strerror}") from None
+
+    def check(self, connection: Connection) -> None:
+        """Somebody may have removed the file, or put another there: it would be in vain."""
+        driver: Any = connection.connection.driver_connection
+        if _place_of(self._path) != driver.place:
+            raise Trouble(f"{self._path.name} was removed or replaced")
 
     def limit(self, connection: Connection, seconds: float) -> None:
         """Look at the clock now and then."""

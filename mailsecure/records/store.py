@@ -133,6 +133,7 @@ class Store:
         """Write events in one transaction.  :class:`BadEvents`: one of them cannot be."""
         connection = self._open_connection()
         try:
+            self._database.check(connection)
             with connection.begin():
                 self._know(connection, batch, int(now // _DAY))
                 for at in range(0, len(batch), _AT_ONCE):
@@ -234,7 +235,9 @@ class Store:
         """Forget names that nobody met since ``day``."""
         day = min(day, self._day - _NAME_DAYS)
         old = select(name.c.id).where(name.c.day < day).limit(SLICE)
-        gone = connection.execute(delete(name).where(name.c.id.in_(old)))
+        # The day once more: a name of which another node's transaction, for which we waited,
+        # says that it was met today, is looked at anew, and the list of ids is not.
+        gone = connection.execute(delete(name).where(name.c.id.in_(old), name.c.day < day))
         return gone.rowcount >= SLICE
 
     def reclaim(self) -> bool:
@@ -250,6 +253,7 @@ class Store:
         """Return how large the history is."""
         connection = self._open_connection()
         try:
+            self._database.check(connection)
             with connection.begin():
                 oldest = [
                     connection.execute(select(func.min(table.c.id))).scalar()

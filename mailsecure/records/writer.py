@@ -113,11 +113,16 @@ class Writer:
             self._fell(trouble)
             return
         self._open = True
+        if not self._backlog.left:
+            self._came_back()
+        self._measure()
+
+    def _came_back(self) -> None:
+        """It can be written, which a connection alone does not prove: it may be read-only."""
         self._pause = _FIRST_PAUSE
         if self.tally.away_since:
             self._say("warn", "the database of the history is back")
-        self.tally.away_since = 0.0
-        self._measure()
+            self.tally.away_since = 0.0
 
     def _fell(self, trouble: Trouble) -> None:
         self._open = False
@@ -177,7 +182,9 @@ class Writer:
         try:
             self._store.write(batch, self._wall())
             self.tally.written += len(batch)
+            self._came_back()
         except BadEvents as bad:
+            self._came_back()
             if len(batch) == 1:
                 self.tally.last_error = str(bad)
                 self._lose(1)

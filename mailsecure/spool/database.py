@@ -34,7 +34,13 @@ def connect(path: Path) -> sqlite3.Connection:
     )
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA temp_store = MEMORY")
+    # SQLite's own lower() knows ASCII alone.
+    connection.create_function("holds", 2, _holds, deterministic=True)
     return connection
+
+
+def _holds(text: str, part: str) -> bool:
+    return part in text.casefold()
 
 
 def conditions(filter: Filter) -> tuple[str, list[Any]]:

@@ -37,7 +37,7 @@ def whom(recipients: tuple[str, ...]) -> tuple[str, list[str]]:
         if wanted.startswith("@"):
             terms.append("domain = ?")
             values.append(folded(wanted[1:]))
-        elif "@" in wanted:
+        elif _is_whole(wanted):
             terms.append("mailbox = ?")
             values.append(wanted)
         else:
@@ -74,7 +74,7 @@ def _terms(filter: QuarantineFilter) -> tuple[list[str], list[Any]]:
         add("q.message = ?", filter.id)
     if filter.recipients:
         condition, wanted = whom(filter.recipients)
-        if all("@" in each[1:] for each in filter.recipients):
+        if all(_is_whole(each[1:]) for each in filter.recipients):
             add(f"q.message IN (SELECT message FROM quarantined WHERE {condition})", *wanted)
         else:
             # Along the way, or each page would gather all of a large domain anew.
@@ -93,7 +93,7 @@ def _terms(filter: QuarantineFilter) -> tuple[list[str], list[Any]]:
         )
         add(f"(instr(lower(q.reason), ?) OR {symbol})", part, escaped, part, part)
     if filter.subject:
-        add("instr(lower(q.subject), ?)", folded(filter.subject))
+        add(*_holding("q.subject", filter.subject))
     if filter.since:
         add("q.arrived >= ?", filter.since)
     if filter.until:
@@ -107,10 +107,25 @@ def _sent_by(sender: str) -> tuple[str, ...]:
         return "q.sender = ''", *()
     if sender.startswith("@"):
         return "substr(q.sender, -length(?)) = ? COLLATE NOCASE", sender, sender
-    if "@" in sender:
+    if _is_whole(sender):
         return "q.sender = ?", sender
-    part = folded(sender)
-    return "(instr(lower(q.sender), ?) OR instr(lower(q.header_from), ?))", part, part
+    (reverse, part), (author, name) = (
+        _holding("q.sender", sender),
+        _holding("q.header_from", sender),
+    )
+    return f"({reverse} OR {author})", part, name
+
+
+def _is_whole(address: str) -> bool:
+    """Say whether it is a mailbox; ``alice@`` is a part of some."""
+    return "@" in address and not address.endswith("@")
+
+
+def _holding(column: str, part: str) -> tuple[str, str]:
+    """Return the condition that ``part`` is in ``column``, whatever the case, and its value."""
+    if part.isascii():
+        return f"instr(lower({column}), ?)", folded(part)
+    return f"holds({column}, ?)", part.casefold()
 
 
 def held_recipients(query: Query, id: MessageId) -> list[QueuedRecipient]:

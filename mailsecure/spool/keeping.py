@@ -88,10 +88,11 @@ class QuarantineKeeper:
         # 0 would be no bound at all: a clock that was never set.
         until = max(self._wall() - retention, 1.0)
         why = f"held for {format_seconds(retention)}"
-        ended = PAGE
-        while ended == PAGE:
+        more = True
+        while more:
             page = await self._spool.quarantined(QuarantineFilter(until=until), PAGE)
-            ended = await self._end(page, why)
+            # Of which a release may have taken some meanwhile: there are more all the same.
+            more = await self._end(page, why) > 0 and len(page) == PAGE
 
     async def _end_surplus(self) -> None:
         most = self._settings.max_size

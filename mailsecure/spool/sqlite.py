@@ -390,11 +390,15 @@ class SqliteSpool:
             if not waiting.called:
                 waiting.callback(outcome)
 
-    async def _in_slices(self, change: Callable[[Storage], int]) -> int:
+    async def _in_slices(
+        self,
+        change: Callable[[Storage], int],
+        do: Callable[[Callable[[Storage], int]], int] | None = None,
+    ) -> int:
         """Repeat what changes a slice at most until it finds no more."""
-        changed = 0
+        changed, done = 0, do or self._with_storage
         while True:
-            found = await self._submit(lambda: self._with_storage(change), even_broken=False)
+            found = await self._submit(lambda: done(change), even_broken=False)
             changed += found
             if found < SLICE:
                 return changed
@@ -404,6 +408,15 @@ class SqliteSpool:
         if self._storage is None:
             raise SpoolBroken("the spool is closed")
         return change(self._storage)
+
+    def _making_room(self, change: Callable[[Storage], _T]) -> _T:
+        """In the writer's thread: delete though the disk is full, with what is held back."""
+        try:
+            return self._with_storage(change)
+        except SpoolFull:
+            if self._storage is None or not self._storage.spend_reserve():
+                raise
+            return self._with_storage(change)
 
     def _update(
         self, what: str, before: list[Any], filter: Filter, which: str, *after: Any
@@ -440,7 +453,9 @@ class SqliteSpool:
 
     def delete(self, filter: Filter) -> Deferred[int]:
         """Remove recipients."""
-        return Deferred.fromCoroutine(self._in_slices(lambda storage: storage.delete(filter)))
+        return Deferred.fromCoroutine(
+            self._in_slices(lambda storage: storage.delete(filter), self._making_room)
+        )
 
     # -- the reader
 
@@ -512,7 +527,7 @@ class SqliteSpool:
     ) -> Deferred[list[Freed]]:
         """Remove what was held."""
         return self._submit(
-            lambda: self._with_storage(lambda s: s.delete_quarantined(ids, recipients)),
+            lambda: self._making_room(lambda s: s.delete_quarantined(ids, recipients)),
             even_broken=False,
         )
 

@@ -221,10 +221,11 @@ class QuarantineFilter:
     """Which recipients of which messages in the quarantine; an empty field matches all.
 
     ``recipients`` and ``sender`` (the reverse-path) are a mailbox, ``@`` and a domain, or
-    any part without an ``@`` that an address has; any one of ``recipients`` will do.
-    ``sender`` as a part may stand in the From field too, and ``<>`` is the null
+    any part without an ``@`` but at its end that an address has; any one of ``recipients``
+    will do.  ``sender`` as a part may stand in the From field too, and ``<>`` is the null
     reverse-path.  ``reason`` is any part of the reason, or of a symbol's name or reason;
-    ``subject`` any part of the subject.  The case of ASCII letters does not count.
+    ``subject`` any part of the subject.  The case of ASCII letters does not count, in
+    ``subject`` and ``sender`` that of no letter.
     Messages arrived from ``since`` on and before ``until``; 0: whenever.
     """
 

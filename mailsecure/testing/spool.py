@@ -494,7 +494,7 @@ def _is_wanted(held: _Held, filter: QuarantineFilter) -> bool:
 
 
 def _is_sent_by(reverse_path: str, header_from: str, wanted: str) -> bool:
-    if wanted == "<>" or "@" in wanted:
+    if wanted == "<>" or _is_whole(wanted):
         return _is_like(reverse_path, wanted)
     return _contains(reverse_path, wanted) or _contains(header_from, wanted)
 
@@ -504,11 +504,17 @@ def _is_chosen(mailbox: str, wanted: tuple[str, ...]) -> bool:
 
 
 def _has(mailbox: str, wanted: str) -> bool:
-    """Say whether an address is ``wanted``, or, where that has no ``@``, has it in it."""
-    return _is_like(mailbox, wanted) if "@" in wanted else _contains(mailbox, wanted)
+    """Say whether an address is ``wanted``, or, where that is a part, has it in it."""
+    return _is_like(mailbox, wanted) if _is_whole(wanted) else _contains(mailbox, wanted)
+
+
+def _is_whole(address: str) -> bool:
+    return "@" in address and not address.endswith("@")
 
 
 def _contains(text: str, part: str) -> bool:
+    if not part.isascii():
+        return part.casefold() in text.casefold()
     return folded(part) in folded(text)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailsecure.control.lines import MAX_FIELD, Formats, JsonLines, Stamp, TextLines, escape
+from mailsecure.control.lines import MAX_FIELD, Formats, JsonLines, Stamp, TextLines, bare, escape
 
 NOON = 1795348800.1234
 HEAD = "2026-11-22T12:00:00.123+00:00 mx1 mailsecure/smtpd[812]: "
@@ -45,6 +45,17 @@ class EscapeTests(SynchronousTestCase):
     def test_visible_text_stays(self):
         for text in ("", "plain", "ünïcödé 漢字", "{0.__class__} %s %(x)s [red]"):
             self.assertEqual(escape(text), text)
+
+    def test_addresses_without_brackets(self):
+        for text, meant in (
+            ("<a@x.test>", "a@x.test"),
+            (" a@x.test ", "a@x.test"),
+            ("<>", "<>"),
+            ("<", "<"),
+            ("<a", "<a"),
+            ("", ""),
+        ):
+            self.assertEqual(bare(text), meant)
 
     def test_what_cannot_be_seen_becomes_an_escape(self):
         for text, shown in (

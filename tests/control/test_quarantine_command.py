@@ -251,6 +251,20 @@ class QuarantineCommandTests(SynchronousTestCase):
             self.assertEqual((code, self.asked), (64, []), options)
             self.assertIn("it is empty", err)
 
+    def test_addresses_as_they_come(self):
+        """From the log with their brackets, or in letters that are kept as A-labels."""
+        self.answers = [("done", {"messages": 0, "recipients": 0})]
+        for given, meant in (
+            ("<a@x.test>", "a@x.test"),
+            ("<>", "<>"),
+            ("jörg@müller.example", "jörg@xn--mller-kva.example"),
+            ("@MÜLLER.example", "@xn--mller-kva.example"),
+            ("jörg", "jörg"),
+            ("a@💸 !", "a@💸 !"),
+        ):
+            self.run_main("list", "--sender", given, "--recipient", given)
+            self.assertEqual(self.asked[-1][1], {"sender": meant, "recipients": (meant,)}, given)
+
     def test_ages(self):
         """A duration, or a time as trace takes it."""
         self.answers = [("done", {"messages": 0, "recipients": 0})]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import os
+from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailsecure.control import command, scan_command
 from mailsecure.control.scan_command import _copy_stream, _lines
-from mailsecure.control.scan_metrics import scan_figures
+from mailsecure.control.scan_metrics import history_figures, scan_figures
 from mailsecure.control.scan_requests import ScanRequests
 from mailsecure.control.scan_tables import history_line, scan_lines
 from mailsecure.control.wire import Kind, Refusal
@@ -106,6 +109,17 @@ class Status(SynchronousTestCase):
         self.assertEqual(samples["mailsecure_check_count", "rates", "counted"], 1200)
         self.assertEqual(samples["mailsecure_workers_waiting",], 3)
         self.assertEqual(samples["mailsecure_worker_jobs_killed_total",], 1)
+        history = {
+            (each.name): each.value
+            for family in history_figures(HISTORY | {"away_since": 0.0, "backlog": 2048, "lost": 3})
+            for each in family.samples
+        }
+        self.assertEqual(history["mailsecure_history_away"], 0)
+        self.assertEqual(history["mailsecure_history_backlog_octets"], 2048)
+        self.assertEqual(history["mailsecure_history_lost_total"], 3)
+        away = next(iter(history_figures(HISTORY | {"away_since": 1.0})))
+        self.assertEqual(away.samples[0].value, 1)
+        self.assertEqual(list(history_figures({})), [])
         bare = [each.name for each in scan_figures(REPORT | {"engines": []})]
         self.assertNotIn("mailsecure_engine_well", bare)
 
@@ -138,6 +152,23 @@ class Files(SynchronousTestCase):
     def test_however_it_is_read(self, parts: list[bytes], size: int) -> None:
         octets = b"x" + b"".join(parts)
         self.assertEqual(self.copied(octets, size), self.copied(octets))
+
+    def test_addresses_as_they_come(self) -> None:
+        """From a log, with brackets; the null reverse-path as everywhere."""
+        asked: list[dict[str, Any]] = []
+
+        def answer(config: Path, request: str, arguments: Any, *more: Any) -> dict[str, Any]:
+            asked.append(arguments)
+            done = {"refused": [], "action": "accept", "score": 0, "thresholds": {}, "reply": ""}
+            return done | {"symbols": [], "outcomes": {}, "seconds": 0.1}
+
+        self.patch(scan_command, "outcome_for_file", answer)
+        file = Path(self.mktemp())
+        file.write_text("Subject: x\n\n")
+        for sender, meant in (("<>", ""), ("<a@b.test>", "a@b.test"), ("a@b.test", "a@b.test")):
+            words = ["scan", str(file), "--from", sender, "--to", "<c@d.test>"]
+            self.assertEqual(CliRunner().invoke(command.cli, words).exit_code, 0)
+            self.assertEqual((asked[-1]["sender"], asked[-1]["recipients"]), (meant, ["c@d.test"]))
 
     def test_what_is_printed(self) -> None:
         found: dict[str, Any] = {

@@ -51,6 +51,15 @@ class RequestTests(SynchronousTestCase):
         ):
             self.assertIn(said, str(self.assertRaises(Refusal, decode_request, line)))
 
+    def test_another_encoding(self):
+        """What a terminal of Latin-1 sends is refused in words, and reaches no database."""
+        for text in (b"\xfcber".decode("utf-8", "surrogateescape"), "\ud800"):
+            for arguments in ({"subject": text}, {"recipients": [text]}, {text: 1}):
+                line = encode_request("trace", arguments)
+                refusal = self.assertRaises(Refusal, decode_request, line)
+                self.assertEqual(refusal.kind, Kind.USAGE)
+                self.assertIn("not in UTF-8", str(refusal))
+
 
 class AnswerTests(SynchronousTestCase):
     """:func:`decode_answer`."""

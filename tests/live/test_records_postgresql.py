@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import unittest
 from pathlib import Path
 
+import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -19,7 +21,7 @@ from tests.records.test_migrations import MigrationContract
 from tests.records.test_service import ServiceContract
 
 from . import REQUIRED
-from .harness import shared
+from .harness import shared, until
 from .postgres import LACK, running
 
 
@@ -83,6 +85,24 @@ class PostgresqlTests(Contract, SynchronousTestCase):
             with self.assertRaises(SQLAlchemyError) as raised, connection.begin():
                 connection.exec_driver_sql("SELECT nothing")
             self.assertFalse(database.is_late(raised.exception))
+
+    def test_a_name_that_another_node_meets(self) -> None:
+        """One that is about to be forgotten stays if another node has just met it again."""
+        self.book.write(message(0), now=NOON)
+        day = 86400.0
+        new = message(10 * day, reverse_path="new@else.example", header_from="")
+        self.book.write(new, now=NOON + 10 * day)
+        with psycopg.connect(self.url) as other:
+            other.execute("UPDATE name SET day = day + 10 WHERE text LIKE 'alice@%'")
+            pruning = threading.Thread(target=self.book.store.prune, args=(NOON + 5 * day,))
+            pruning.start()
+            waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            with psycopg.connect(self.url, autocommit=True) as watch:
+                until(lambda: watch.execute(waits).fetchone() != (0,), "it waits", 5)
+            other.commit()
+            pruning.join(10)
+            left = other.execute("SELECT count(*) FROM name WHERE text LIKE 'alice@%'").fetchone()
+        self.assertEqual(left, (1,))
 
     def test_size_follows_the_rows(self) -> None:
         """What was deleted does not count, though PostgreSQL keeps its space."""

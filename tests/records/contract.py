@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any
 from unittest import mock
 
-from mailsecure.records import places, searching, store
+from mailsecure.records import places, reading, searching, store
 from mailsecure.records import wanted as looked_for
 from mailsecure.records.api import Search, TooWide
 from mailsecure.records.database import Database, Trouble
@@ -355,6 +355,18 @@ class Contract:
         self.assertTrue(NOON + DAY - 1 < few["unfinished"] < NOON + DAY + 1)
         nothing = counted(Search(sender="nobody"))
         self.assertEqual((nothing["messages"], nothing["sessions"]), ({}, 0))
+
+    def test_many_recipients(self) -> None:
+        """An answer that would fill the memory ends before, and says where."""
+        many = tuple((f"r{n}@example.com", "accept") for n in range(30))
+        self.book.write(*[message(each, recipients=many) for each in range(25)])
+        self.patch(reading, "_AT_ONCE", 4)
+        self.patch(reading, "MOST_LOADED", 300)
+        found = self.book.reader.trace(Search(sender="alice"))
+        self.assertEqual(ids(found[:-1]), [id_at(each) for each in range(24, 12, -1)])
+        self.assertEqual(found[-1], {"kind": "unfinished", "time": NOON + 13})
+        rest = self.book.reader.trace(Search(sender="alice", until=found[-1]["time"]))
+        self.assertEqual(ids(rest[:1]), [id_at(12)])
 
     def test_one_kind_reaches_further_back(self) -> None:
         """Older refusals fill the answer: it is still said that messages were not looked at."""

@@ -31,6 +31,7 @@ class NetworkTests(SynchronousTestCase):
             ("2001:db8::/32", "2001:db8:"),
             ("2001:db8:0:1::/64", "2001:db8:"),
             ("::/0", ":"),
+            ("1:2:3:4:5:6:7:8/128", "1:2:3:4:5:6:7:8"),
         ):
             network = network_of(text)
             assert network is not None

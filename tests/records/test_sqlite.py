@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,40 @@ class SqliteTests(Contract, SynchronousTestCase):
         for suffix in ("", "-wal", "-shm"):
             mode = Path(f"{self.path}{suffix}").stat().st_mode
             self.assertEqual(mode & 0o777, 0o600, suffix)
+
+    def test_another_process_looks_in(self) -> None:
+        """A backup, say: when it closes the file it is not the last, and leaves the WAL."""
+        self.book.write(message(0))
+        self.found()
+        look = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('SELECT 1 FROM message')"
+        subprocess.run([sys.executable, "-c", look, str(self.path)], check=True)
+        self.book.write(message(1))
+        count = "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute(sys.argv[2]))"
+        words = [sys.executable, "-c", count, str(self.path), "SELECT count(*) FROM message"]
+        seen = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+        self.assertEqual(seen.strip(), "(2,)")
+
+    def test_removed(self) -> None:
+        """What is written to a file that nobody finds any more is not written."""
+        self.book.write(message(0))
+        self.assertEqual(self.found(), [id_at(0)])
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink()
+        for ask in (lambda: self.book.write(message(1)), self.book.store.measure):
+            with self.assertRaises(Trouble) as caught:
+                ask()
+            self.assertIn("was removed or replaced", str(caught.exception))
+        self.book.store.close()
+        self.book.store.open()
+        self.book.write(message(1))
+        self.assertEqual(self.found(), [id_at(1)])
+
+    def test_ruined(self) -> None:
+        """Whoever reads it learns what to do."""
+        self.book.close()
+        self.path.write_bytes(b"no database at all" * 1000)
+        trouble = self.assertRaises(Trouble, self.book.store.open)
+        self.assertIn("move the file away and a new one is made", str(trouble))
 
     def test_space_is_given_back(self) -> None:
         """What retention frees leaves the file, in steps."""

@@ -29,6 +29,7 @@ class FakeStore:
 
     def __init__(self) -> None:
         self.trouble = ""
+        self.unwritable = ""
         self.rows: dict[int, Event] = {}
         self.calls: list[Any] = []
         self.bad: Callable[[Event], bool] = lambda event: False
@@ -49,6 +50,8 @@ class FakeStore:
 
     def write(self, batch: Sequence[Numbered], now: float) -> None:
         self._check()
+        if self.unwritable:
+            raise Trouble(self.unwritable)
         if any(self.bad(event) for _, event in batch):
             raise BadEvents("no such thing")
         self.rows.update(batch)
@@ -144,6 +147,23 @@ class WriterTests(SynchronousTestCase):
         self.assertEqual(self.said[-1], ("info", "the history has caught up"))
         self.assertEqual(self.writer.tally.written, 5)
         self.assertEqual(self.writer.tally.last_error, "connection refused")
+
+    def test_there_and_not_writable(self) -> None:
+        """A server that lets us in and takes nothing is away: said once, asked ever less."""
+        self.store.unwritable = "read-only"
+        for second in range(200):
+            self.writer.take([attempt(second)])
+            self.clock.advance(1)
+            self.tended()
+        self.assertEqual([level for level, _ in self.said], ["warn"])
+        self.assertIn("read-only", self.said[0][1])
+        self.assertLess(self.store.calls.count("open"), 12)
+        self.assertEqual(self.writer.tally.away_since, NOON)
+        self.store.unwritable = ""
+        self.clock.advance(60)
+        self.tended()
+        self.assertEqual(len(self.events()), 200)
+        self.assertEqual([level for level, _ in self.said], ["warn", "warn", "info"])
 
     def test_new_beside_old(self) -> None:
         """When it is back, what comes new is not kept waiting by what waits."""

@@ -80,6 +80,19 @@ class KeeperTests(SynchronousTestCase):
         self.assertEqual([freed.id for freed, _ in self.told], old)
         self.assertEqual(self.told[0], (Freed(old[0], ("a@one.example",)), "held for 30d"))
 
+    def test_beside_a_release(self) -> None:
+        """What a release takes out of a page does not end the round."""
+        self.hold(2 * PAGE + 50, NOW - 31 * DAY)
+        real = self.spool.delete_quarantined
+
+        def delete(ids: Any) -> Any:
+            self.spool.release_quarantined(ids[:1], NOW)
+            return real(ids)
+
+        self.patch(self.spool, "delete_quarantined", delete)
+        self.round()
+        self.assertEqual(self.left(), [])
+
     def test_just_now(self) -> None:
         """Neither a second too early nor a round too late."""
         (held,) = self.hold(1, NOW - 30 * DAY + INTERVAL + 1)

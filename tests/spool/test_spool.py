@@ -7,6 +7,7 @@ import os
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
@@ -333,6 +334,30 @@ class DiskTests(SpoolTestCase):
         await self.spool.settle(Settlement(message.id, done=(0,)))
         self.assertEqual(await self.spool.totals(), (0, 0, 0))
         self.assertFalse((self.directory / "reserve").exists())
+
+    async def test_deleting_when_full(self) -> None:
+        """What is deleted makes room, so it is deleted; without a reserve that is said."""
+        storage = self.spool._storage
+        held = new_message(held=(0,))
+        for message in (held, new_message()):
+            await self.spool.accept(message)
+        for what, ask in (
+            ("delete", lambda: self.spool.delete(Filter())),
+            ("delete_quarantined", lambda: self.spool.delete_quarantined([held.id])),
+        ):
+            real, full = getattr(storage, what), [SpoolFull("injected")] * 2
+
+            def change(*arguments: Any, real: Any = real, full: list[Any] = full) -> Any:
+                if full:
+                    raise full.pop()
+                return real(*arguments)
+
+            self.patch(storage, what, change)
+            storage.spend_reserve()
+            await self.assertFailure(ask(), SpoolFull)
+            storage.keep_reserve()
+            self.assertTrue(await ask())
+            self.assertFalse((self.directory / "reserve").exists())
 
     async def test_closed(self) -> None:
         """A closed spool takes nothing and says so."""

@@ -34,7 +34,10 @@ def migrate(connection: Connection, revision: str = LATEST) -> None:
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(text("SET LOCAL lock_timeout = 0"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-    if _version(connection) != revision:
+    version = _version(connection)
+    if version != revision:
+        if version > LATEST:
+            raise NotUpgraded(f"its tables ({version}) are of a later mailsecure than this")
         import_module(f"{__name__}.upgrading").upgrade(connection, revision)
 
 
