@@ -75,6 +75,7 @@ class Asked:
     async def trace(self, send: Send) -> dict[str, Any]:
         """Send the newest of what all know."""
         answers = self._answers()
+        limit = self._arguments.get("limit", _LIMIT)
         items: dict[_Key, dict[str, Any]] = {}
         unfinished: list[float] = []
         try:
@@ -83,19 +84,19 @@ class Asked:
                     back = await _gathered(answer, items)
                 except (PeerAway, Refusal) as trouble:
                     self._miss(node, trouble)
-                else:
-                    unfinished += [back] if back else []
+                    continue
+                unfinished += [back] if back else []
+                # No more of them all is kept than of the last and as many again.
+                items = _newest(items, limit)
         finally:
             for answer in answers.values():
                 answer.drop()
         if set(answers) <= set(self._away):
             raise self._nobody()
-        limit = self._arguments.get("limit", _LIMIT)
-        newest = sorted(items.values(), key=lambda item: (item["time"], item["id"]))[-limit:]
-        for item in newest:
+        for item in items.values():
             await send(item)
         return {
-            "found": len(newest),
+            "found": len(items),
             "unfinished": max(unfinished, default=None),
             "away": self._away,
         }
@@ -237,6 +238,12 @@ async def _gathered(answer: _Answer, items: dict[_Key, dict[str, Any]]) -> float
         word, value = await answer.next()
     unfinished: float | None = value["unfinished"]
     return unfinished
+
+
+def _newest(items: dict[_Key, dict[str, Any]], limit: int) -> dict[_Key, dict[str, Any]]:
+    """Return the newest of ``items``, the newest last."""
+    ordered = sorted(items.items(), key=lambda each: (each[1]["time"], each[1]["id"]))
+    return dict(ordered[-limit:])
 
 
 def _place(item: dict[str, Any]) -> tuple[float, str]:
