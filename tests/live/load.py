@@ -14,7 +14,7 @@ import time
 import zlib
 from contextlib import suppress
 
-from .wire import Address, Closed, Wire
+from .wire import Address, Closed, CutOff, Wire
 
 __all__ = ["Load", "is_intact", "unique_message"]
 
@@ -72,8 +72,11 @@ class Load:
 
     def _client(self) -> None:
         while not self._stop.is_set():
-            with suppress(OSError, Closed):
-                self._session()
+            try:
+                with suppress(OSError, Closed, CutOff):
+                    self._session()
+            except AssertionError as fault:
+                self.surprises.append(str(fault))
             # Refused or cut off: the daemon is away, or ends us for too many errors.
             time.sleep(0.01)
 

@@ -161,7 +161,8 @@ class Clamd(Scanner):
         database.mkdir()
         (database / "t.hdb").write_text(EICAR_SUM + "\n")
         (self.directory / "clamd.conf").write_text(
-            f"DatabaseDirectory {database}\nLocalSocket {self.directory}/clamd.sock\n"
+            f"DatabaseDirectory {database}\nTemporaryDirectory {self.directory}\n"
+            f"LocalSocket {self.directory}/clamd.sock\n"
             f"TCPSocket {self.port}\nTCPAddr 127.0.0.1\nForeground yes\nFixStaleSocket yes\n"
             "StreamMaxLength 2M\nAlertEncrypted yes\nAlertExceedsMax yes\nMaxFileSize 1M\n"
         )

@@ -222,6 +222,7 @@ class Ends(FaultTestCase):
     def test_address_lost(self) -> None:
         """Sessions at an address that has moved are dead, and are not kept until they time out."""
         self.cluster.weigh(a=1, b=0, c=1)
+        self.cluster.idle()
         with self.cluster.wire() as one, self.cluster.wire() as other:
             self.assertEqual({one.reply()[4], other.reply()[4]}, {"a", "c"})
             self.assertEqual(self.a.status()["sessions"], 1)
@@ -254,7 +255,7 @@ class Rogues(FaultTestCase):
         """Begin in good order, with c's port as it should be."""
         super().setUp()
         cluster = self.common("three nodes, one of them misled", Misled)
-        if cluster.shown("c")["ejections"]:
+        if self.ejections():
             # Who was out waits longer the next time; a new Master has no memory.
             cluster["a"].kill()
             cluster.settle()
@@ -262,14 +263,14 @@ class Rogues(FaultTestCase):
 
     def misbehaves(self, *manners: str) -> Tally:
         """Let c's port do so, one after another, under load; then be well, and asked again."""
-        ejections = self.cluster.shown("c")["ejections"]
+        ejections = self.ejections()
         crowd = self.crowd()
         time.sleep(0.7)
         before = dict(self.rogue.met)
         for number, manner in enumerate(manners, 1):
             self.rogue.manner = manner
             until(
-                partial(self.is_out, ejections + number),
+                partial(self.was_out, ejections + number),
                 f"c is out: {manner}",
                 tell=self.cluster.tell,
             )
@@ -289,9 +290,13 @@ class Rogues(FaultTestCase):
         self.assertNothingLost(tally)
         return tally
 
-    def is_out(self, ejections: int) -> bool:
+    def ejections(self) -> int:
+        """Return how often c was put out."""
+        return int(self.cluster.shown("c").get("ejections", 0))
+
+    def was_out(self, times: int) -> bool:
         """Say whether c was put out so many times."""
-        return int(self.cluster.shown("c")["ejections"]) >= ejections
+        return self.ejections() >= times
 
     def test_reset(self) -> None:
         """A reset before the banner."""

@@ -94,7 +94,7 @@ class Shares(BalanceTestCase):
         def delivered() -> Counter[str]:
             found: Counter[str] = Counter()
             for name in "abc":
-                for path in (self.cluster[name].directory / "Maildir" / "new").iterdir():
+                for path in (self.cluster[name].directory / "Maildir" / "new").glob("*"):
                     found[name] += b"\nSubject: of smtp-source" in path.read_bytes()
             return found
 
@@ -163,6 +163,7 @@ class Shares(BalanceTestCase):
         """`balance = least-sessions`: who ends sessions sooner gets more of them."""
         self.a.change("cluster", "balance = least-sessions")
         self.cluster.weigh(b=200)
+        self.cluster.idle()
         wires: list[tuple[str, Wire]] = []
 
         def connect(count: int) -> None:
