@@ -1,10 +1,11 @@
 """Run trial, and end with one line that a machine can read: ``N passed, N failed``.
 
-``python -m tests.summary [trial's arguments]``.  Skipped tests are listed under what they
+``python -m tests.summary [trial's arguments]``, one process; :mod:`tests.lanes` has several of
+them go beside each other, and is what ``make test`` runs.  Skipped tests are listed under what they
 lack, because a test that was not run proves nothing.  With ``MAILSECURE_LIVE=require``
 (see :mod:`tests.live`) a skipped live test counts as failed, however it was skipped; and
 so does a run without a single test.  Appends its figures to the file that
-``MAILSECURE_SUMMARY`` names, for ``.ci/run``.
+``MAILSECURE_SUMMARY`` names, for :mod:`tests.lanes` and ``.ci/run``.
 """
 
 from __future__ import annotations
