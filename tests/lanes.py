@@ -1,13 +1,13 @@
 """Run all tests, some of them beside each other, and end with one line: ``N passed, N failed``.
 
 ``python -m tests.lanes``, which is ``make test``.  A **lane** is some modules of tests in a
-process of their own, :mod:`tests.summary`; in the end its failures and its time are told by
-the line above all others.  There are two turns:
+process of their own, :mod:`tests.summary`; a line at its end says how they fared, and how
+long it took.  There are two turns:
 
-1. ``unit`` (all but ``tests.live``, in two lanes: those that cover the pure modules, and the
-   rest), ``crashes`` and ``live`` go beside each other.  What measures no time stands back
-   (nice), so that ``live`` has a processor when it wants one.  On a machine with a single
-   processor each goes alone.
+1. Beside each other go ``pure`` (what covers the pure modules), ``rest`` (all else without
+   sockets and daemons, and what goes wrong around a scan), ``crashes``, and ``live``.  The
+   first three measure no time and stand back (nice), so that ``live`` has a processor when
+   it wants one.  On a machine with a single processor one follows the other.
 2. ``alone`` has the machine for itself: clusters, of which a node that is given no time for
    a third of a second is rightly taken for dead, and whatever else of ``tests.live``
    :data:`BESIDE` does not name.  So a new suite is alone until somebody says that it need not.
@@ -39,16 +39,18 @@ from .pure import ROOT, pure_tests
 
 __all__ = ["Lane", "lanes", "main", "run"]
 
-CRASHES = ("test_crash", "test_quarantine_crash", "test_scan_faults")
+CRASHES = ("test_crash",)
+FAULTS = ("test_quarantine_crash", "test_scan_faults")
 #: Live suites that need not be alone: they wait for what they want to see, and what they say
 #: of times has room for a machine that does other things as well.
 BESIDE = (
     *("test_attacks_framing", "test_attacks_relay", "test_attacks_resources", "test_checkout"),
-    *("test_clients", "test_clock", "test_daemon", "test_delivery", "test_dkim_suite"),
-    *("test_examples", "test_links", "test_manhole", "test_opendkim", "test_quarantine"),
-    *("test_records_killed", "test_records_postgresql", "test_scan", "test_scan_content"),
-    *("test_scan_engines", "test_spf_suite", "test_systemd", "test_vip", "test_wheel"),
-    "test_workers",
+    *("test_clients", "test_clock", "test_cluster_greylist", "test_cluster_limits"),
+    *("test_cluster_long", "test_cluster_soak", "test_daemon", "test_delivery"),
+    *("test_dkim_suite", "test_drain", "test_examples", "test_links", "test_manhole"),
+    *("test_opendkim", "test_quarantine", "test_records_killed", "test_records_postgresql"),
+    *("test_scan", "test_scan_content", "test_scan_engines", "test_spf_suite"),
+    *("test_systemd", "test_vip", "test_wheel", "test_workers"),
 )
 #: How far those stand back for whom time is nothing.
 NICE = 10
@@ -74,20 +76,16 @@ class Lane:
 def lanes() -> list[Lane]:
     """Return all lanes; each module of tests is in one."""
     found = [_module(path) for path in sorted((ROOT / "tests").rglob("test_*.py"))]
-    covering = [each for each in found if _within(each, pure_tests())]
-    crashes = _live(CRASHES)
-    beside = _live(BESIDE)
-    unit = [each for each in found if not _within(each, ["tests.live"])]
+    pure = [each for each in found if _within(each, pure_tests())]
+    unit = [each for each in found if not _within(each, [*pure_tests(), "tests.live"])]
+    faults, crashes, beside = _live(FAULTS), _live(CRASHES), _live(BESIDE)
+    named = {*pure, *unit, *faults, *crashes, *beside}
     return [
-        Lane("unit, pure", covering, modest=True, covering=True),
-        Lane("unit, others", [each for each in unit if each not in covering], modest=True),
+        Lane("pure", pure, modest=True, covering=True),
+        Lane("rest", unit + faults, modest=True),
         Lane("crashes", crashes, modest=True),
         Lane("live", beside),
-        Lane(
-            "alone",
-            [each for each in found if each not in {*unit, *crashes, *beside}],
-            alone=True,
-        ),
+        Lane("alone", [each for each in found if each not in named], alone=True),
     ]
 
 
@@ -108,16 +106,15 @@ class _Going:
 
     def __init__(self, lane: Lane, directory: Path, place: Path) -> None:
         self.lane = lane
-        stem = lane.name.replace(", ", "_")
-        self._figures = directory / f"{stem}.figures"
-        self._said = directory / f"{stem}.said"
+        self._figures = directory / f"{lane.name}.figures"
+        self._said = directory / f"{lane.name}.said"
         self._began = time.time()
         coverage = lane.covering and os.environ.get("MAILSECURE_COVERAGE")
         with self._said.open("wb") as said:
             self.process = subprocess.Popen(
                 [
                     *([sys.executable, "-m", "coverage", "run"] if coverage else [sys.executable]),
-                    *("-m", "tests.summary", f"--temp-directory={place}/_trial_temp_{stem}"),
+                    *("-m", "tests.summary", f"--temp-directory={place}/_trial_temp_{lane.name}"),
                     *lane.modules,
                 ],
                 cwd=ROOT,

@@ -76,6 +76,18 @@ class Balanced(Cluster):
 
         until(nobody, "no sessions", 10, self.tell)
 
+    def had(self, *names: str, sessions: int = 30, at: str = "") -> None:
+        """Wait until each of these nodes had so many more sessions, as a node (the best) tells."""
+
+        def total(name: str) -> int:
+            return int(self.shown(name, at).get("sessions_total", 0))
+
+        wanted = {name: total(name) + sessions for name in names}
+        until(
+            lambda: all(total(name) >= wanted[name] for name in names),
+            f"{sessions} sessions more for each of {names}", 20, self.tell,
+        )  # fmt: skip
+
     def gets_sessions(self, node: str, at: str = "") -> bool:
         """Say whether a node is given sessions."""
         return self.shown(node, at).get("state") == "in"
