@@ -96,8 +96,22 @@ class Scanner:
             os.killpg(self.process.pid, number)
 
     def stop(self) -> None:
-        """Hang (SIGSTOP)."""
+        """Hang (SIGSTOP): all its threads stand still when this returns.
+
+        The signal is one thread's, who stops the others; he may have to wait for a processor.
+        """
         self.signal(signal.SIGSTOP)
+        until(self._hangs, "all its threads stand still", self.patience, self.tail)
+
+    def _hangs(self) -> bool:
+        assert self.process is not None
+        states = []
+        for stat in Path("/proc").glob("[0-9]*/task/[0-9]*/stat"):
+            with suppress(OSError):
+                state, _, group = stat.read_text().rpartition(")")[2].split()[:3]
+                if int(group) == self.process.pid:
+                    states.append(state)
+        return set(states) <= {"T", "Z"}
 
     def cont(self) -> None:
         """Go on (SIGCONT)."""
@@ -270,6 +284,15 @@ class CIcap(Scanner):
     def echo(self) -> str:
         """A service that finds nothing."""
         return f"icap://127.0.0.1:{self.port}/echo"
+
+    def kill(self) -> None:
+        """End in good order if it will: else its locks stay in /tmp."""
+        if self.process is not None and self.process.poll() is None:
+            self.cont()
+            self.process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(5)
+        super().kill()
 
     def configure(self) -> None:
         """virus_scan and echo."""
