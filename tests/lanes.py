@@ -4,13 +4,14 @@
 process of their own, :mod:`tests.summary`; a line at its end says how they fared, and how
 long it took.  There are two turns:
 
-1. Beside each other go ``pure`` (what covers the pure modules), ``rest`` (all else without
-   sockets and daemons, and what goes wrong around a scan), ``crashes``, and ``live``.  The
-   first three measure no time and stand back (nice), so that ``live`` has a processor when
-   it wants one.  On a machine with a single processor one follows the other.
+1. Beside each other go ``pure`` (what covers the pure modules), ``patient`` (all else without
+   sockets and daemons, and live suites that only wait), ``crashes``, and ``live``.  The first
+   three measure no time and stand back (nice), so that ``live`` has a processor when it wants
+   one.  On a machine with a single processor one follows the other.
 2. ``alone`` has the machine for itself: clusters, of which a node that is given no time for
    a third of a second is rightly taken for dead, and whatever else of ``tests.live``
-   :data:`BESIDE` does not name.  So a new suite is alone until somebody says that it need not.
+   :data:`PATIENT` or :data:`BESIDE` does not name.  So a new suite is alone until somebody says
+   that it need not be.
 
 Nothing stands between lanes: ports, namespaces and directories have names of one process
 (:func:`tests.live.harness.free_port`, :mod:`tests.live.namespaces`), and each daemon, clamd,
@@ -40,17 +41,20 @@ from .pure import ROOT, pure_tests
 __all__ = ["Lane", "lanes", "main", "run"]
 
 CRASHES = ("test_crash",)
-FAULTS = ("test_quarantine_crash", "test_scan_faults")
-#: Live suites that need not be alone: they wait for what they want to see, and what they say
-#: of times has room for a machine that does other things as well.
+#: Live suites to which time is nothing: they wait for as long as it takes.
+PATIENT = (
+    *("test_clients", "test_clock", "test_cluster_long", "test_cluster_soak", "test_examples"),
+    *("test_quarantine", "test_quarantine_crash", "test_records_postgresql"),
+    *("test_scan_faults", "test_wheel"),
+)
+#: Live suites that need not be alone: what they say of times has room for a machine that
+#: does other things as well.
 BESIDE = (
     *("test_attacks_framing", "test_attacks_relay", "test_attacks_resources", "test_checkout"),
-    *("test_clients", "test_clock", "test_cluster_greylist", "test_cluster_limits"),
-    *("test_cluster_long", "test_cluster_soak", "test_daemon", "test_delivery"),
-    *("test_dkim_suite", "test_drain", "test_examples", "test_links", "test_manhole"),
-    *("test_opendkim", "test_quarantine", "test_records_killed", "test_records_postgresql"),
-    *("test_scan", "test_scan_content", "test_scan_engines", "test_spf_suite"),
-    *("test_systemd", "test_vip", "test_wheel", "test_workers"),
+    *("test_cluster_greylist", "test_cluster_limits", "test_daemon", "test_delivery"),
+    *("test_dkim_suite", "test_drain", "test_links", "test_manhole", "test_opendkim"),
+    *("test_records_killed", "test_scan", "test_scan_content", "test_scan_engines"),
+    *("test_spf_suite", "test_systemd", "test_vip", "test_workers"),
 )
 #: How far those stand back for whom time is nothing.
 NICE = 10
@@ -78,11 +82,11 @@ def lanes() -> list[Lane]:
     found = [_module(path) for path in sorted((ROOT / "tests").rglob("test_*.py"))]
     pure = [each for each in found if _within(each, pure_tests())]
     unit = [each for each in found if not _within(each, [*pure_tests(), "tests.live"])]
-    faults, crashes, beside = _live(FAULTS), _live(CRASHES), _live(BESIDE)
-    named = {*pure, *unit, *faults, *crashes, *beside}
+    patient, crashes, beside = _live(PATIENT), _live(CRASHES), _live(BESIDE)
+    named = {*pure, *unit, *patient, *crashes, *beside}
     return [
         Lane("pure", pure, modest=True, covering=True),
-        Lane("rest", unit + faults, modest=True),
+        Lane("patient", unit + patient, modest=True),
         Lane("crashes", crashes, modest=True),
         Lane("live", beside),
         Lane("alone", [each for each in found if each not in named], alone=True),
