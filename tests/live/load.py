@@ -14,6 +14,7 @@ import time
 import zlib
 from contextlib import suppress
 
+from .harness import until
 from .wire import Address, Closed, CutOff, Wire
 
 __all__ = ["Load", "is_intact", "unique_message"]
@@ -61,6 +62,10 @@ class Load:
         self._threads = [threading.Thread(target=self._client, daemon=True) for _ in range(clients)]
         for thread in self._threads:
             thread.start()
+
+    def await_acknowledged(self, count: int, timeout: float = 60.0) -> None:
+        """Wait until so many messages in all had their 250, however slow the machine is."""
+        until(lambda: len(self.acknowledged) >= count, f"{count} messages with a 250", timeout)
 
     def stop(self, timeout: float = 20.0) -> None:
         """End the clients and wait for them."""
