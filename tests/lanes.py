@@ -57,7 +57,7 @@ BESIDE = (
     *("test_spf_suite", "test_systemd", "test_vip", "test_workers"),
 )
 #: How far those stand back for whom time is nothing.
-NICE = 10
+NICE = 5
 #: For how long a lane may go on when it was told to end, in seconds.
 PATIENCE = 30.0
 

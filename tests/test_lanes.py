@@ -92,7 +92,7 @@ class Lanes(SynchronousTestCase):
     def test_modest(self) -> None:
         """Who stands back does so with all that it starts."""
         lines = self.run_on('time.sleep(0.1); os.system("nice")', lane0="modest=True")
-        self.assertIn("10", lines)
+        self.assertIn("5", lines)
 
     def test_each_module_once(self) -> None:
         """No module of tests is forgotten, none runs twice, none is named that is not there."""
