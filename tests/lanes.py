@@ -126,6 +126,8 @@ class _Going:
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=subprocess.STDOUT,
+                # Ctrl-C is ours alone: a second one would disturb it while it tidies up.
+                start_new_session=True,
             )
         if lane.modest:
             os.setpriority(os.PRIO_PROCESS, self.process.pid, NICE)
@@ -154,10 +156,14 @@ class _Going:
         print(f"== lane {self.lane.name}: {passed} passed, {failed} failed, {took:.0f} s")
         return passed, failed
 
-    def end(self) -> None:
-        """Have it end, as Ctrl-C does: its daemons end with it."""
+    def interrupt(self) -> None:
+        """Tell it to end, as Ctrl-C does: its daemons end with it."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
+
+    def end(self) -> None:
+        """Wait for its end, for a while."""
+        if self.process.poll() is None:
             try:
                 self.process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
@@ -173,6 +179,8 @@ def _going(wanted: Sequence[Lane], directory: Path, place: Path) -> Iterator[lis
             started.append(_Going(lane, directory, place))
         yield started
     finally:
+        for each in started:
+            each.interrupt()
         for each in started:
             each.end()
 
@@ -197,9 +205,11 @@ def run(wanted: Sequence[Lane], processors: int, place: Path = ROOT) -> tuple[in
     return passed, failed
 
 
-def main() -> int:
-    """Run all tests; return the exit code."""
-    passed, failed = run(lanes(), len(os.sched_getaffinity(0)))
+def main(place: Path = ROOT) -> int:
+    """Run all tests; return the exit code.  ``place`` is as in :func:`run`."""
+    # As after Ctrl-C, the lanes are ended first.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    passed, failed = run(lanes(), len(os.sched_getaffinity(0)), place)
     if path := os.environ.get("MAILSECURE_SUMMARY"):
         with Path(path).open("a") as stream:
             stream.write(f"{passed} {failed}\n")

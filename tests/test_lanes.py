@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +27,13 @@ from pathlib import Path
 from tests.lanes import Lane, run
 print(*run([Lane({lanes})], {processors}, Path({place!r})), sep=" and ")
 """
+ENDED = """
+from pathlib import Path
+from tests import lanes
+lanes.lanes = lambda: [lanes.Lane("long", [{module!r}])]
+raise SystemExit(lanes.main(Path({place!r})))
+"""
+CLEAN = {k: v for k, v in os.environ.items() if not k.startswith("MAILSECURE_")}
 
 
 class Lanes(SynchronousTestCase):
@@ -44,7 +53,7 @@ class Lanes(SynchronousTestCase):
         done = subprocess.run(
             [sys.executable, "-c", program],
             cwd=ROOT,
-            env={k: v for k, v in os.environ.items() if not k.startswith("MAILSECURE_")},
+            env=CLEAN,
             capture_output=True,
             text=True,
             timeout=60,
@@ -88,6 +97,24 @@ class Lanes(SynchronousTestCase):
         self.assertEqual(self.run_on(first, then, lane1="alone=True")[-1], "2 and 0")
         mark.unlink()
         self.assertEqual(self.run_on(first, then, processors=1)[-1], "2 and 0")
+
+    def test_ended(self) -> None:
+        """Who ends the run ends the lanes."""
+        mark = Path(self.mktemp()).absolute()
+        module = mark.with_name("test_long.py")
+        module.write_text(
+            SAMPLE.format(body=f'Path("{mark}").write_text(str(os.getpid())); time.sleep(60)')
+        )
+        program = ENDED.format(module=str(module), place=str(mark.parent))
+        with subprocess.Popen(
+            [sys.executable, "-c", program], cwd=ROOT, env=CLEAN, stdout=subprocess.DEVNULL
+        ) as parent:
+            deadline = time.monotonic() + 60
+            while not (mark.exists() and mark.read_text()) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            parent.terminate()
+            self.assertEqual(parent.wait(60), 128 + signal.SIGTERM)
+        self.assertFalse(Path("/proc", mark.read_text()).exists())
 
     def test_modest(self) -> None:
         """Who stands back does so with all that it starts."""
