@@ -195,7 +195,7 @@ class Gateway:
         assert self.process.stdout is not None
         self._hearing.begin(self.process.stdout)
 
-    def start(self, timeout: float = 20.0) -> float:
+    def start(self, timeout: float = 60.0) -> float:
         """Start the daemon and wait for its greeting; returns how long that took."""
         began = time.monotonic()
         self.launch()
@@ -335,6 +335,12 @@ class Gateway:
         text = Path(f"/proc/{self.pid}/status").read_text()
         match = re.search(r"VmRSS:\s+(\d+) kB", text)
         return int(match[1]) * 1024 if match else 0
+
+    def withheld(self) -> float:
+        """Return how long its process, ready to work, has waited for a processor (seconds)."""
+        with suppress(OSError):
+            return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9
+        return 0.0
 
     def json_lines(self) -> Iterator[dict[str, Any]]:
         """Yield the log's lines as objects; only with ``[log] format = json``."""

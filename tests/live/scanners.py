@@ -39,7 +39,7 @@ class Scanner:
 
     #: Who it is run as, where the test is root.
     user = ""
-    patience = 20.0
+    patience = 60.0
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="mailsecure-scanner-"))

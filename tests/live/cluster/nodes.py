@@ -143,12 +143,6 @@ class Node(Gateway):
         """Whether its process is there."""
         return self.process is not None and self.process.poll() is None
 
-    def withheld(self) -> float:
-        """Return how long its process, ready to work, has waited for a processor (seconds)."""
-        with suppress(OSError):
-            return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9
-        return 0.0
-
     def greets(self) -> bool:
         """Say whether somebody greets on its own address, asked on the host itself."""
         return self.network.inside(self.host, super().greets)
