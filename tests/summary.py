@@ -11,6 +11,7 @@ so does a run without a single test.  Appends its figures to the file that
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections import defaultdict
@@ -75,6 +76,8 @@ def count(result: Any, required: bool) -> tuple[int, int]:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the tests; return the exit code."""
+    # Also where whoever started us ignores it, as a shell does for what is in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     options = trial.Options()
     try:
         options.parseOptions(list(arguments))
