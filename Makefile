@@ -1,5 +1,6 @@
 # make demo    a gateway on loopback ports, to try at once
-# make test    all tests; live ones where this machine allows, the others are named
+# make test    all tests; live ones where this machine allows, the others are named; one module:
+#              .venv/bin/python -m tests.summary tests.smtp.test_server
 # make lint    format, style, types, import directions, coverage of the pure modules
 # make docs    the manual, in docs/_build
 # make bench   the measurements beside Postfix, HAProxy and others (see benchmarks/README.rst)
@@ -9,9 +10,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
-TRIAL := $(BIN)/python -m tests.summary
 
-.PHONY: demo test lint docs bench coverage news dist clean
+.PHONY: demo test lint docs bench coverage covered news dist clean
 
 $(VENV)/demo.stamp: setup.cfg setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -32,7 +32,7 @@ demo: $(VENV)/demo.stamp
 	@exec $(BIN)/twistd --nodaemon --pidfile= mailsecure --config etc/demo.ini
 
 test: $(VENV)/dev.stamp
-	@$(TRIAL) tests
+	@$(BIN)/python -m tests.lanes
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
@@ -45,15 +45,11 @@ lint: $(VENV)/dev.stamp
 coverage: $(VENV)/dev.stamp
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run -m twisted.trial --temp-directory=_trial_temp_coverage \
-		tests.smtp tests.gateway tests.delivery tests.config tests.control tests.spool \
-		tests.records.test_lines tests.records.test_rows \
-		tests.records.test_networks tests.records.test_spelling \
-		tests.cluster.test_election tests.cluster.test_hello tests.cluster.test_keys \
-		tests.cluster.test_linkframes tests.cluster.test_membership tests.cluster.test_moved \
-		tests.cluster.test_overrides tests.vip \
-		tests.balancer tests.proxyproto tests.scan \
-		tests.test_units tests.test_errors tests.test_resolver > _coverage.log 2>&1 \
-		|| { cat _coverage.log; exit 1; }
+		$$($(BIN)/python -m tests.pure tests) > _coverage.log 2>&1 || { cat _coverage.log; exit 1; }
+	@$(MAKE) --no-print-directory covered
+
+# The same of the last run of tests, if it was one with MAILSECURE_COVERAGE set.
+covered: $(VENV)/dev.stamp
 	@$(BIN)/coverage report --fail-under=100 --include="$$($(BIN)/python -m tests.pure)"
 
 docs: $(VENV)/dev.stamp

@@ -1,15 +1,17 @@
 """Run trial, and end with one line that a machine can read: ``N passed, N failed``.
 
-``python -m tests.summary [trial's arguments]``.  Skipped tests are listed under what they
+``python -m tests.summary [trial's arguments]``, one process; :mod:`tests.lanes` has several of
+them go beside each other, and is what ``make test`` runs.  Skipped tests are listed under what they
 lack, because a test that was not run proves nothing.  With ``MAILSECURE_LIVE=require``
 (see :mod:`tests.live`) a skipped live test counts as failed, however it was skipped; and
 so does a run without a single test.  Appends its figures to the file that
-``MAILSECURE_SUMMARY`` names, for ``.ci/run``.
+``MAILSECURE_SUMMARY`` names, for :mod:`tests.lanes` and ``.ci/run``.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections import defaultdict
@@ -74,6 +76,8 @@ def count(result: Any, required: bool) -> tuple[int, int]:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the tests; return the exit code."""
+    # Also where whoever started us ignores it, as a shell does for what is in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     options = trial.Options()
     try:
         options.parseOptions(list(arguments))

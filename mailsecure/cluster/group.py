@@ -347,7 +347,12 @@ class VirtualGroup:
 
     def _drop_now(self) -> None:
         self._keep()
+        held = self._lease.held
         self._lease.drop()
+        if held:
+            # Answers to the addresses are another's now (RFC 4861 §7.2.4).  Whom the kernel asked
+            # for in their name it would ask for again after a second, should they come back.
+            self._parts.kernel.forget_neighbours(self.settings.interface)
         dropped, self._dropped = self._dropped, []
         for each in dropped:
             each.callback(None)

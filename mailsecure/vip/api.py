@@ -59,8 +59,8 @@ class Kernel(Protocol):
     def forget_neighbours(self, name: str) -> None:
         """Forget whom the interface ``name`` asked for in vain; it asks again when needed.
 
-        Linux asks once a second, so what it asked on a cable that was out costs up to a
-        second after the cable is in again.
+        Linux asks once a second, so what it asked on a cable that was out, or for an address
+        that has moved away, costs up to a second after the cable or the address is back.
         """
 
     def send(self, index: int, frame: bytes) -> None:

@@ -86,6 +86,7 @@ class InterfaceTests(GroupTestCase):
         self.assertEqual(self.one.group.reason, "interface eth0 is down")
         self.advance(4)
         self.assertMaster(self.two)
+        self.one.kernel.forgotten.clear()
         self.one.kernel.set_up("eth0", True)
         self.assertIs(self.one.role, Role.BACKUP)
         self.assertEqual(self.one.group.trouble, "")
@@ -154,6 +155,18 @@ class ContestTests(GroupTestCase):
         claims = [when for when, _, _ in self.two.kernel.frames]
         answers = [when for when, _, _ in self.one.kernel.frames[frames:]]
         self.assertGreater(min(answers), max(claims))
+
+    def test_neighbours_asked_in_vain(self):
+        """Who gave the address away asks its neighbours anew, should it be Master again soon."""
+        self.two.kill()
+        self.advance(5)
+        self.two.options["start_as"] = "master"
+        self.two.start()
+        self.two.kernel.forgotten.clear()
+        self.advance(0.01)
+        self.assertIs(self.two.role, Role.BACKUP)
+        self.assertEqual(self.two.kernel.forgotten, ["eth0"])
+        self.assertEqual(self.one.kernel.forgotten, [])
 
     def test_bounded(self):
         """Old hellos sent again make us announce once an interval and no more."""

@@ -23,7 +23,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import unittest
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -33,6 +32,8 @@ from typing import Any, TypeVar
 
 from mailsecure.control.client import ask
 from mailsecure.control.server import SOCKET_NAME
+
+from .hearing import Hearing
 
 __all__ = ["BIN", "ROOT", "Gateway", "LiveTestCase", "free_port", "program", "shared", "until"]
 
@@ -58,18 +59,42 @@ DEFAULTS = {
 }
 
 
+_BLOCK = 100
+_BLOCKS = range(15_000, 31_000, _BLOCK)
+#: What keeps blocks of ports for this process, and the ports of them that are left.
+_blocks: list[socket.socket] = []
+_ports: list[int] = []
+
+
 def free_port(host: str = "127.0.0.1") -> int:
     """Return a TCP port nobody listens on, outside the range the kernel lends clients.
 
     So a restarted daemon finds its port free, however many connections were made since.
+    A port is returned once, and not by another run of tests on this machine: each has
+    blocks of its own, which a name in the kernel (an abstract Unix socket) keeps for it.
     """
-    for _ in range(1000):
-        port = random.randint(15_000, 31_000)
+    while _ports or _reserve():
+        port = _ports.pop()
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
             return port
     raise AssertionError("no free port between 15000 and 31000")
+
+
+def _reserve() -> bool:
+    """Keep one more block of ports for this process; say whether there was one."""
+    for first in random.sample(_BLOCKS, len(_BLOCKS)):
+        keeper = socket.socket(socket.AF_UNIX)
+        try:
+            keeper.bind(f"\0mailsecure-tests-ports-{first}")
+        except OSError:
+            keeper.close()
+            continue
+        _blocks.append(keeper)
+        _ports.extend(range(first, first + _BLOCK))
+        return True
+    return False
 
 
 def program(name: str) -> str:
@@ -116,10 +141,9 @@ class Gateway:
         self.port = port or free_port()
         self.prefix = list(prefix)
         self.environment = environment or {}
-        self.lines: list[str] = []
         self.seconds_to_start = 0.0
-        self._news = threading.Condition()
-        self.process: subprocess.Popen[str] | None = None
+        self._hearing = Hearing()
+        self.process: subprocess.Popen[bytes] | None = None
         self.configure(**sections)
         atexit.register(self.close)
         if start:
@@ -156,6 +180,8 @@ class Gateway:
 
     def launch(self, *arguments: str) -> None:
         """Start the daemon and do not wait."""
+        if self.process is not None and self.process.poll() is None:
+            raise AssertionError(f"the daemon runs already\n{self.tail()}")
         twistd = [str(BIN / "twistd"), "-n", "--pidfile=", "mailsecure", "-c", str(self.ini)]
         self.process = subprocess.Popen(
             [*self.prefix, *(arguments or twistd)],
@@ -164,19 +190,17 @@ class Gateway:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
             start_new_session=True,
         )
-        threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True).start()
+        assert self.process.stdout is not None
+        self._hearing.begin(self.process.stdout)
 
-    def start(self, timeout: float = 20.0) -> float:
+    def start(self, timeout: float = 60.0) -> float:
         """Start the daemon and wait for its greeting; returns how long that took."""
         began = time.monotonic()
         self.launch()
         while not self.greets():
             if self.process is not None and self.process.poll() is not None:
-                time.sleep(0.1)
                 raise AssertionError(f"the daemon ended at once\n{self.tail()}")
             if time.monotonic() - began > timeout:
                 raise AssertionError(f"no greeting within {timeout:g} s\n{self.tail()}")
@@ -236,41 +260,28 @@ class Gateway:
         self.configure(**sections)
         self.signal(signal.SIGHUP)
         self.line(r"(?i)reload|re-read|settings", since=mark, timeout=timeout)
-        time.sleep(0.2)
+        # It answers when it has said it all.
+        self.status()
         return "\n".join(self.lines[mark:])
 
     def close(self) -> None:
         """End it in any case and remove its directory."""
         self.kill()
-        if self.process is not None and self.process.stdout is not None:
-            with suppress(OSError, ValueError):
-                self.process.stdout.close()
         if self._own:
             shutil.rmtree(self.directory, ignore_errors=True)
         atexit.unregister(self.close)
 
     # -- what it says
 
-    def _read(self, stream: Any) -> None:
-        with suppress(ValueError, OSError):
-            for line in stream:
-                with self._news:
-                    self.lines.append(line.rstrip("\n"))
-                    self._news.notify_all()
+    @property
+    def lines(self) -> list[str]:
+        """Every line that it has written until now, in all its lives."""
+        return self._hearing.lines
 
     def line(self, pattern: str, timeout: float = 10.0, since: int = 0) -> re.Match[str]:
         """Wait for a line in which ``pattern`` is found; returns the match."""
-        found = re.compile(pattern)
-        deadline = time.monotonic() + timeout
-        position = since
-        with self._news:
-            while True:
-                while position < len(self.lines):
-                    if match := found.search(self.lines[position]):
-                        return match
-                    position += 1
-                if not self._news.wait(max(0.0, deadline - time.monotonic())):
-                    break
+        if match := self._hearing.line(pattern, timeout, since):
+            return match
         raise AssertionError(f"no line with {pattern!r} within {timeout:g} s\n{self.tail()}")
 
     def matching(self, pattern: str, since: int = 0) -> list[str]:
@@ -324,6 +335,12 @@ class Gateway:
         text = Path(f"/proc/{self.pid}/status").read_text()
         match = re.search(r"VmRSS:\s+(\d+) kB", text)
         return int(match[1]) * 1024 if match else 0
+
+    def withheld(self) -> float:
+        """Return how long its process, ready to work, has waited for a processor (seconds)."""
+        with suppress(OSError):
+            return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9
+        return 0.0
 
     def json_lines(self) -> Iterator[dict[str, Any]]:
         """Yield the log's lines as objects; only with ``[log] format = json``."""

@@ -1,10 +1,10 @@
 """A process that does nothing but keep links: what ``test_links`` kills and stops.
 
-``python -m tests.live.link_node NAME ADDRESS PORT PEER=ADDRESS:PORT…`` says on standard
-output, a line each, with the monotonic time at which it happened: ``up NODE``, ``down
-NODE REASON``, ``gone NODE``, ``left NODE``.  SIGUSR1 resets all its links (SO_LINGER 0);
-SIGTERM stops it in good order.  With HEIR set in the environment a child of
-it keeps the listening socket for a few seconds, and nothing else, whatever becomes of it.
+``python link_node.py NAME ADDRESS PORT PEER=ADDRESS:PORT…`` says on standard output, a line
+each, with the monotonic time at which it happened: ``up NODE``, ``down NODE REASON``, ``gone
+NODE``, ``left NODE``.  SIGUSR1 resets all its links (SO_LINGER 0); SIGTERM stops it in good
+order.  With HEIR set in the environment a child of it keeps the listening socket for a few
+seconds, and nothing else, whatever becomes of it.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ import time
 import zlib
 from contextlib import suppress
 
-from .wire import Address, Closed, Wire
+from .harness import until
+from .wire import Address, Closed, CutOff, Wire
 
 __all__ = ["Load", "is_intact", "unique_message"]
 
@@ -62,6 +63,10 @@ class Load:
         for thread in self._threads:
             thread.start()
 
+    def await_acknowledged(self, count: int, timeout: float = 60.0) -> None:
+        """Wait until so many messages in all had their 250, however slow the machine is."""
+        until(lambda: len(self.acknowledged) >= count, f"{count} messages with a 250", timeout)
+
     def stop(self, timeout: float = 20.0) -> None:
         """End the clients and wait for them."""
         self._stop.set()
@@ -72,8 +77,11 @@ class Load:
 
     def _client(self) -> None:
         while not self._stop.is_set():
-            with suppress(OSError, Closed):
-                self._session()
+            try:
+                with suppress(OSError, Closed, CutOff):
+                    self._session()
+            except AssertionError as fault:
+                self.surprises.append(str(fault))
             # Refused or cut off: the daemon is away, or ends us for too many errors.
             time.sleep(0.01)
 

@@ -93,7 +93,7 @@ class Postgres:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        until(self._answers, "PostgreSQL answers", 20)
+        until(self._answers, "PostgreSQL answers", 60)
 
     def _answers(self) -> bool:
         try:

@@ -50,7 +50,7 @@ class Scanner:
 
     #: Who it is run as, where the test is root.
     user = ""
-    patience = 20.0
+    patience = 60.0
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="mailsecure-scanner-"))
@@ -113,7 +113,7 @@ class Scanner:
         machine, long enough for a verdict.
         """
         self.signal(signal.SIGSTOP)
-        until(self._hangs, f"{type(self).__name__} hangs", self.patience)
+        until(self._hangs, f"{type(self).__name__} hangs", self.patience, self.tail)
 
     def _hangs(self) -> bool:
         assert self.process is not None
@@ -188,7 +188,8 @@ class Clamd(Scanner):
         database.mkdir()
         (database / "t.hdb").write_text(EICAR_SUM + "\n")
         (self.directory / "clamd.conf").write_text(
-            f"DatabaseDirectory {database}\nLocalSocket {self.directory}/clamd.sock\n"
+            f"DatabaseDirectory {database}\nTemporaryDirectory {self.directory}\n"
+            f"LocalSocket {self.directory}/clamd.sock\n"
             f"TCPSocket {self.port}\nTCPAddr 127.0.0.1\nForeground yes\nFixStaleSocket yes\n"
             "StreamMaxLength 2M\nAlertEncrypted yes\nAlertExceedsMax yes\nMaxFileSize 1M\n"
         )
@@ -296,6 +297,15 @@ class CIcap(Scanner):
     def echo(self) -> str:
         """A service that finds nothing."""
         return f"icap://127.0.0.1:{self.port}/echo"
+
+    def kill(self) -> None:
+        """End in good order if it will: else its locks stay in /tmp."""
+        if self.process is not None and self.process.poll() is None:
+            self.cont()
+            self.process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(5)
+        super().kill()
 
     def configure(self) -> None:
         """virus_scan and echo."""

@@ -22,6 +22,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .harness import free_port
+
 __all__ = ["Maildir", "Sink", "Taken", "unique_of", "without_trace"]
 
 _PATH = re.compile(rb"(?:FROM|TO):\s*<([^>]*)>\s*(.*)", re.IGNORECASE)
@@ -80,7 +82,8 @@ class Sink:
         self.lmtp = lmtp
         self.unix = unix
         self.host = host
-        self.port = port
+        # Not one that the kernel lends: a client could have it while we do not listen.
+        self.port = port if unix else port or free_port(host)
         self.name = name
         self.keywords = keywords
         self.tls = tls

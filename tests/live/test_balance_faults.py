@@ -72,16 +72,16 @@ class Ends(FaultTestCase):
     def test_kill_a_peer(self) -> None:
         """kill -9: its own sessions break, no others; it comes back and gets its share again."""
         crowd = self.crowd()
-        time.sleep(1)
+        self.cluster.had("b")
         began = time.monotonic()
         self.b.kill()
         killed = time.monotonic()
-        time.sleep(1.5)
+        time.sleep(1)
         back = time.monotonic()
         self.b.start()
         self.is_in("b")
         there = time.monotonic()
-        time.sleep(1)
+        self.cluster.had("b")
         tally = crowd.stop()
         self.assertOnlyThose(tally, "b", killed)
         self.assertGreater(tally.since(0, began)["b"], 20)
@@ -92,7 +92,7 @@ class Ends(FaultTestCase):
     def test_freeze_a_peer(self) -> None:
         """SIGSTOP: others take what it does not; SIGCONT: its sessions go on, and new ones come."""
         crowd = self.crowd()
-        time.sleep(1)
+        self.cluster.had("b")
         stopped = time.monotonic()
         self.b.signal(signal.SIGSTOP)
         self.addCleanup(self.b.signal, signal.SIGCONT)
@@ -101,7 +101,7 @@ class Ends(FaultTestCase):
         self.b.signal(signal.SIGCONT)
         self.is_in("b")
         there = time.monotonic()
-        time.sleep(1)
+        self.cluster.had("b")
         tally = crowd.stop()
         # Not even those that it had.
         self.assertEqual(tally.failed, [], tally)
@@ -113,11 +113,12 @@ class Ends(FaultTestCase):
     def test_kill_the_master(self) -> None:
         """kill -9: clients that try again get through; nothing that had its 250 is lost."""
         crowd = self.crowd(again=True)
-        time.sleep(1)
+        self.cluster.had("a", "b", "c")
         began = time.monotonic()
         self.a.kill()
         self.master("b")
-        time.sleep(2)
+        time.sleep(1)
+        self.cluster.had("b", "c", at="b")
         tally = crowd.stop()
         late = [each for each in tally.failed if each.began > began + TOLD]
         early = [each for each in tally.failed if each.ended < began]
@@ -144,13 +145,27 @@ class Ends(FaultTestCase):
         self.master("b")
         self.assertGreater(tally.shares["a"], 20)
 
-    def while_working(self, act: Callable[[], object], **options: Any) -> Tally:
-        """Return how clients fared that worked before, during and after it."""
+    def while_working(self, act: Callable[[], object], sessions: int = 30, **options: Any) -> Tally:
+        """Return how clients fared that worked before, during and after it.
+
+        Before it each node has so many sessions, and then each that is still at work.
+        """
         crowd = self.crowd(**options)
-        time.sleep(1)
+        self.cluster.had("a", "b", "c", sessions=sessions)
         act()
-        time.sleep(1.5)
+        well = [each for each in self.cluster.nodes.values() if self.works(each)]
+        (master, *_) = until(
+            lambda: [each.host for each in well if each.group()["role"] == "master"],
+            "there is a Master",
+            tell=self.cluster.tell,
+        )
+        self.cluster.had(*(each.host for each in well), sessions=sessions, at=master)
+        time.sleep(0.5)
         return crowd.stop()
+
+    def works(self, node: Node) -> bool:
+        """Say whether a node takes sessions."""
+        return node.runs and bool(node.status()["drain"]["state"] == "working")
 
     def drain(self, node: Node, *options: str) -> str:
         """Do what a postmaster does; return what he is told."""
@@ -161,18 +176,18 @@ class Ends(FaultTestCase):
     def test_drain_a_peer(self) -> None:
         """drain: no session fails, and it gets none; undrain: it gets its share again."""
         crowd = self.crowd()
-        time.sleep(1)
+        self.cluster.had("b")
         began = time.monotonic()
         self.assertIn("drained", self.drain(self.b))
         drained = time.monotonic()
         self.assertEqual(self.b.status()["sessions"], 0)
-        time.sleep(1)
+        self.cluster.had("a", "c")
         undrained = time.monotonic()
         done = self.b.cli("undrain")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.is_in("b")
         there = time.monotonic()
-        time.sleep(1)
+        self.cluster.had("b")
         tally = crowd.stop()
         self.assertUnharmed(tally)
         self.assertGreater(tally.since(0, began)["b"], 20)
@@ -200,7 +215,7 @@ class Ends(FaultTestCase):
 
     def test_drain_the_master_of_slow_sessions(self) -> None:
         """Nor does one fail that brings a message now and then, for more than a second."""
-        tally = self.while_working(partial(self.drain, self.a), messages=3, hold=0.4)
+        tally = self.while_working(partial(self.drain, self.a), 6, messages=3, hold=0.4)
         self.assertUnharmed(tally)
         self.master("b")
         self.assertEqual(len(tally.acknowledged), 3 * len(tally.sessions))
@@ -222,6 +237,7 @@ class Ends(FaultTestCase):
     def test_address_lost(self) -> None:
         """Sessions at an address that has moved are dead, and are not kept until they time out."""
         self.cluster.weigh(a=1, b=0, c=1)
+        self.cluster.idle()
         with self.cluster.wire() as one, self.cluster.wire() as other:
             self.assertEqual({one.reply()[4], other.reply()[4]}, {"a", "c"})
             self.assertEqual(self.a.status()["sessions"], 1)
@@ -254,7 +270,7 @@ class Rogues(FaultTestCase):
         """Begin in good order, with c's port as it should be."""
         super().setUp()
         cluster = self.common("three nodes, one of them misled", Misled)
-        if cluster.shown("c")["ejections"]:
+        if self.ejections():
             # Who was out waits longer the next time; a new Master has no memory.
             cluster["a"].kill()
             cluster.settle()
@@ -262,14 +278,14 @@ class Rogues(FaultTestCase):
 
     def misbehaves(self, *manners: str) -> Tally:
         """Let c's port do so, one after another, under load; then be well, and asked again."""
-        ejections = self.cluster.shown("c")["ejections"]
+        ejections = self.ejections()
         crowd = self.crowd()
-        time.sleep(0.7)
+        self.cluster.had("c")
         before = dict(self.rogue.met)
         for number, manner in enumerate(manners, 1):
             self.rogue.manner = manner
             until(
-                partial(self.is_out, ejections + number),
+                partial(self.was_out, ejections + number),
                 f"c is out: {manner}",
                 tell=self.cluster.tell,
             )
@@ -281,7 +297,7 @@ class Rogues(FaultTestCase):
             self.rogue.manner = "pass"
             self.is_in("c", timeout=20)
         there = time.monotonic()
-        time.sleep(0.7)
+        self.cluster.had("c")
         tally = crowd.stop()
         self.assertEqual(tally.failed, [], tally)
         self.assertLess(tally.slowest_greeting, GREETED)
@@ -289,9 +305,13 @@ class Rogues(FaultTestCase):
         self.assertNothingLost(tally)
         return tally
 
-    def is_out(self, ejections: int) -> bool:
+    def ejections(self) -> int:
+        """Return how often c was put out."""
+        return int(self.cluster.shown("c").get("ejections", 0))
+
+    def was_out(self, times: int) -> bool:
         """Say whether c was put out so many times."""
-        return int(self.cluster.shown("c")["ejections"]) >= ejections
+        return self.ejections() >= times
 
     def test_reset(self) -> None:
         """A reset before the banner."""

@@ -94,7 +94,7 @@ class Shares(BalanceTestCase):
         def delivered() -> Counter[str]:
             found: Counter[str] = Counter()
             for name in "abc":
-                for path in (self.cluster[name].directory / "Maildir" / "new").iterdir():
+                for path in (self.cluster[name].directory / "Maildir" / "new").glob("*"):
                     found[name] += b"\nSubject: of smtp-source" in path.read_bytes()
             return found
 
@@ -114,11 +114,11 @@ class Shares(BalanceTestCase):
     def test_weight_while_it_runs(self) -> None:
         """`cluster weight` counts from the next session on, without a fault; nodes know it."""
         crowd = self.crowd()
-        time.sleep(1)
+        self.cluster.had("a", "b", "c")
         self.weigh("b", "300")
         self.cluster.await_weights({"a": 100, "b": 300, "c": 100})
         changed = time.monotonic()
-        time.sleep(2)
+        self.cluster.had("a", "c", sessions=100)
         told = time.monotonic()
         tally = crowd.stop()
         self.assertUnharmed(tally)
@@ -163,6 +163,7 @@ class Shares(BalanceTestCase):
         """`balance = least-sessions`: who ends sessions sooner gets more of them."""
         self.a.change("cluster", "balance = least-sessions")
         self.cluster.weigh(b=200)
+        self.cluster.idle()
         wires: list[tuple[str, Wire]] = []
 
         def connect(count: int) -> None:
@@ -195,16 +196,16 @@ class Shares(BalanceTestCase):
         """A node nobody knew gets its share once it is heard; it stops, and nobody notices."""
         self.c.stop()
         crowd = self.crowd()
-        time.sleep(1)
+        self.cluster.had("a", "b", sessions=100)
         came = time.monotonic()
         self.c.start()
         until(lambda: self.cluster.gets_sessions("c"), "c is in", tell=self.cluster.tell)
         there = time.monotonic()
-        time.sleep(1.5)
+        self.cluster.had("a", "b", "c", sessions=100)
         went = time.monotonic()
         self.c.stop()
         gone = time.monotonic()
-        time.sleep(1)
+        self.cluster.had("a", "b", sessions=100)
         tally = crowd.stop()
         self.assertUnharmed(tally)
         self.assertParts(tally.since(0, came), {"a": 1, "b": 1})

@@ -117,7 +117,7 @@ class Stranger(ClusterTestCase):
     def test_resignation_replayed(self) -> None:
         """a resigned once, and what it said then is said again: a stays Master now."""
         self.forger.listen()
-        self.a.resign(1.0)
+        self.a.resign(3.0)
         self.cluster.await_owner("b")
         said = [each for each in self.forger.heard() if each.source == self.a.address[0]]
         self.assertIn(0, [self.priority(each.octets) for each in said])

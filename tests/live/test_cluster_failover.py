@@ -60,21 +60,21 @@ class FailOver(ClusterTestCase):
     def test_resign(self) -> None:
         """`mailsecure cluster resign --for`: b serves until the time is over, then a again."""
         began = self.moment()
-        done = self.a.cli("cluster", "resign", "--for", "3s")
+        done = self.a.cli("cluster", "resign", "--for", "5s")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.took_over(began, ["a", "b"], TOLD)
         back = self.moment()
         self.took_over(back, ["b", "a"], TOLD)
-        self.assertLess(self.cluster.judge.since(began).gap(ADDRESS), TOLD)
+        self.assertLess(self.cluster.judge.since(began).gap(ADDRESS), self.given(TOLD))
 
     def test_take_over(self) -> None:
         """`mailsecure cluster takeover --for`: the lower priority serves for that time."""
         began = self.moment()
-        done = self.b.cli("cluster", "takeover", "--for", "2s")
+        done = self.b.cli("cluster", "takeover", "--for", "4s")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.took_over(began, ["a", "b"], TOLD)
         self.cluster.await_owner("a")
-        self.assertLess(self.cluster.judge.since(began).gap(ADDRESS), TOLD)
+        self.assertLess(self.cluster.judge.since(began).gap(ADDRESS), self.given(TOLD))
 
     def test_stop_and_continue(self) -> None:
         """SIGSTOP: b takes over, a's kernel lets go; after SIGCONT a asks before it serves."""
@@ -175,16 +175,14 @@ class FailOver(ClusterTestCase):
         sender = threading.Thread(target=self.cluster.network.inside, args=(CLIENT, send))
         sender.start()
         try:
-            time.sleep(0.7)
-            before = len(told)
+            until(lambda: len(told) > 10, "mail for a", tell=self.cluster.tell)
             began = self.moment()
             self.a.kill()
-            time.sleep(0.7)
+            before = len(told)
+            until(lambda: len(told) > before + 10, "mail for b", tell=self.cluster.tell)
         finally:
             over.set()
             sender.join()
-        self.assertGreater(before, 10)
-        self.assertGreater(len(told), before + 10)
         self.took_over(began, ["a", "b"], TOLD)
         self.a.start()
 

@@ -46,7 +46,7 @@ class Settings(ClusterTestCase):
         began = self.moment()
         self.a.kill()
         self.took_over(began, ["a", "b"], TOLD)
-        until(told.exists, "the command was run", 5, self.cluster.tell)
+        until(lambda: told.exists() and told.read_text(), "the command", 5, self.cluster.tell)
         words = told.read_text().split(" ", 1)[1]
         self.assertEqual(words, "one mail backup master a is gone\n")
         # It hangs now, and the next change of role waits for nothing.
@@ -87,7 +87,7 @@ class Settings(ClusterTestCase):
             self.fail("b does not answer")
         self.b.request("reload")
         until(lambda: self.b.drops("other cluster"), "a's hellos are strange to b", 5)
-        self.assertIn("other cluster", self.a.cluster()["drops"])
+        until(lambda: self.a.drops("other cluster"), "b's are strange to a", 5)
         key_file.write_text(before)
         self.b.request("reload")
         self.cluster.settle()
@@ -110,6 +110,7 @@ class Settings(ClusterTestCase):
             shown = node.cluster()
             self.assertEqual([each["node"] for each in shown["nodes"]], [node.host, other.host])
             self.assertEqual(shown["groups"][0]["master"], "a")
+            until(lambda: node.peer(other.host)["round_trip"], "an answer over the link")  # noqa: B023
             peer = node.peer(other.host)
             self.assertEqual(peer["hears"], [node.host])
             self.assertLess(peer["last_hello"], 0.5)

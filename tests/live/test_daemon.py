@@ -39,7 +39,6 @@ class DaemonTestCase(LiveTestCase):
         """Start a daemon that cannot; returns its exit code and what it wrote."""
         node.launch()
         code = node.wait()
-        time.sleep(0.1)
         return code, "\n".join(node.lines)
 
 

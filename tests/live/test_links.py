@@ -18,6 +18,7 @@ from tests.live import needs
 
 from .harness import ROOT, free_port
 
+NODE = ROOT / "tests" / "live" / "link_node.py"
 KILLS = 9
 #: What the median of these may take: the aim is 3 ms, where the machine does nothing else.
 MEDIAN = 0.05
@@ -25,7 +26,7 @@ SILENCE = 10.0
 
 
 class Process:
-    """A ``tests.live.link_node``; ``prefix`` runs it elsewhere."""
+    """A :mod:`.link_node`; ``prefix`` runs it elsewhere."""
 
     def __init__(
         self,
@@ -42,13 +43,12 @@ class Process:
             [
                 *prefix,
                 sys.executable,
-                "-m",
-                "tests.live.link_node",
+                str(NODE),
                 name,
                 *map(str, place),
                 *arguments,
             ],
-            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -118,6 +118,7 @@ class Held(LiveTestCase):
         self.assertIn("nothing in the quarantine", self.command("release", "0" * 13, code=66))
         self.command("release", large, mixed)
         self.sink.wait(3)
+        self.node.stop()
         self.node.restart()
         self.node.settle()
         found = [

@@ -269,7 +269,6 @@ class Postmasters(ScanTestCase):
         node = self.gateway(start=False, scan="checks = atachments")
         node.launch()
         self.assertEqual(node.wait(), 78)
-        time.sleep(0.2)
         line = "\n".join(node.lines)
         self.assertIn("[scan] checks: there is no check 'atachments'", line)
         self.assertIn("did you mean attachments?", line)
@@ -466,11 +465,11 @@ class Identity(ScanTestCase):
         )
 
     def test_greylisting(self) -> None:
-        node = self.judging("checks = greylist", greylist="delay = 1s")
+        node = self.judging("checks = greylist", greylist="delay = 3s")
         replies = self.send(node, plain("x"))
         self.assertRegex(replies[1], r"^450 4\.7\.1 ")
         self.assertEqual(self.send(node, plain("x"))[1][:3], "450")
-        time.sleep(1.2)
+        time.sleep(3.2)
         self.assertEqual(self.send(node, plain("x"))[-1][:3], "250", node.tail())
         time.sleep(WRITTEN)
         node.kill()

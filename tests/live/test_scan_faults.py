@@ -180,12 +180,17 @@ class Crashes(LiveTestCase):
             Load(node.address, "a@example.com", clients=2),
             Load(node.address, "held@example.com", clients=2),
         ]
-        for _ in range(ROUNDS):
+        for round_ in range(ROUNDS):
+            if round_ % 2:
+                # Other lives are over before anything was judged.
+                load = chance.choice(loads)
+                load.await_acknowledged(len(load.acknowledged) + 1)
             time.sleep(chance.uniform(0.1, 0.6))
             node.kill()
             node.restart()
         delivered, held = loads
         for load in loads:
+            load.await_acknowledged(51)
             load.stop()
             self.assertEqual(load.surprises, [])
         arrived: set[str] = set()
@@ -200,8 +205,6 @@ class Crashes(LiveTestCase):
         self.assertEqual(held.acknowledged - kept, set(), f"seed {seed}: lost of the quarantine")
         self.assertEqual(kept & arrived, set(), "held, and delivered all the same")
         self.assertEqual(broken, [])
-        self.assertGreater(len(held.acknowledged), 50)
-        self.assertGreater(len(delivered.acknowledged), 50)
         # All of it is let go, and arrives whole, each once.
         done = node.cli("quarantine", "release", "--all", timeout=60)
         self.assertEqual(done.returncode, 0, done.stderr)

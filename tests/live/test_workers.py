@@ -71,7 +71,7 @@ class PoolTestCase(PooledTestCase):
     """Has a pool of two processes, whose jobs are those of :mod:`.labour`."""
 
     timeout = 60
-    ini = "[scan]\nworkers = 2\nworker_time = 1s\n"
+    ini = "[scan]\nworkers = 2\nworker_time = 20s\n"
     package = "tests.live.labour"
 
     def run_job(
@@ -138,8 +138,10 @@ class JobTests(PoolTestCase):
         self.assertEqual(self.pool.report()["crashed"], 0)
 
     async def test_rights(self) -> None:
-        """A worker writes no file, reads code only, runs nothing, goes nowhere."""
-        target = Path(tempfile.mkdtemp()) / "file"
+        """A worker writes no file, reads only code, runs nothing, goes nowhere, has no power."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        target = Path(folder.name) / "file"
         victim = target.with_name("victim")
         victim.write_bytes(b"precious")
         with socket.create_server(("127.0.0.1", 0)) as server:
@@ -161,8 +163,10 @@ class JobTests(PoolTestCase):
         self.assertEqual(result["capabilities"], "")
 
 
-class TroubleTests(PoolTestCase):
-    """Each trouble is the trouble of one message."""
+class EndlessTests(PoolTestCase):
+    """A job that does not end is the trouble of one message."""
+
+    ini = "[scan]\nworkers = 2\nworker_time = 1s\n"
 
     async def test_endless(self) -> None:
         """A job without end is killed; the other process goes on meanwhile."""
@@ -190,6 +194,10 @@ class TroubleTests(PoolTestCase):
             os.kill(worker.process, signal.SIGSTOP)
         job = self.run_job("echo", {}, FileBody(b"x" * 5_000_000))
         self.assertIn("handed over", await self.refused(job, WorkerFault))
+
+
+class TroubleTests(PoolTestCase):
+    """Each trouble is the trouble of one message."""
 
     async def test_killed(self) -> None:
         """kill -9 in a job makes that message unscannable, and nothing else."""
@@ -268,6 +276,8 @@ class TroubleTests(PoolTestCase):
 
 class ForkerTests(PoolTestCase):
     """The process that forks may die, hang, and not start."""
+
+    ini = "[scan]\nworkers = 2\nworker_time = 2s\n"
 
     async def test_stop(self) -> None:
         """A stop in the middle of everything fails what is not done, and leaves no process."""

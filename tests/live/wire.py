@@ -27,6 +27,7 @@ __all__ = [
     "ONE_SEGMENT",
     "SEGMENTATIONS",
     "Closed",
+    "CutOff",
     "Step",
     "Wire",
     "envelope",
@@ -49,6 +50,10 @@ Address = tuple[str, int]
 
 class Closed(Exception):
     """The server closed the connection where a reply was due."""
+
+
+class CutOff(AssertionError):
+    """The server closed the connection within a reply, as only one that was killed may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +150,7 @@ class Wire:
                 ) from None
             if not data:
                 if self._buffer:
-                    raise AssertionError(f"cut off within a reply: {self._buffer!r}")
+                    raise CutOff(f"cut off within a reply: {self._buffer!r}")
                 raise Closed("closed")
             self._buffer += data
         line, self._buffer = self._buffer[:end], self._buffer[end + 2 :]

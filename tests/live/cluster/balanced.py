@@ -53,7 +53,7 @@ class Balanced(Cluster):
 
         def known() -> bool:
             return all(
-                node.peer(name)["weight"] == weight
+                node.peer(name).get("weight") == weight
                 for node in self.nodes.values()
                 for name, weight in weights.items()
             )
@@ -64,6 +64,29 @@ class Balanced(Cluster):
         """Return what ``cluster status`` of a node (the best) says of another's sessions."""
         found = self[at or next(iter(self.nodes))].cluster()["balance"]
         return dict(found["nodes"].get(node, {})) if found else {}
+
+    def idle(self) -> None:
+        """Wait until nobody has a session: not even of those that say goodbye just now."""
+
+        def nobody() -> bool:
+            shown = [self.shown(name)["sessions"] for name in self.nodes]
+            return not any(shown) and not any(
+                node.status()["sessions"] for node in self.nodes.values()
+            )
+
+        until(nobody, "no sessions", 10, self.tell)
+
+    def had(self, *names: str, sessions: int = 30, at: str = "") -> None:
+        """Wait until each of these nodes had so many more sessions, as a node (the best) tells."""
+
+        def total(name: str) -> int:
+            return int(self.shown(name, at).get("sessions_total", 0))
+
+        wanted = {name: total(name) + sessions for name in names}
+        until(
+            lambda: all(total(name) >= wanted[name] for name in names),
+            f"{sessions} sessions more for each of {names}", 20, self.tell,
+        )  # fmt: skip
 
     def gets_sessions(self, node: str, at: str = "") -> bool:
         """Say whether a node is given sessions."""
