@@ -43,18 +43,18 @@ __all__ = ["Lane", "lanes", "main", "run"]
 CRASHES = ("test_crash",)
 #: Live suites to which time is nothing: they wait for as long as it takes.
 PATIENT = (
-    *("test_clients", "test_clock", "test_cluster_long", "test_cluster_soak", "test_examples"),
-    *("test_quarantine", "test_quarantine_crash", "test_records_postgresql"),
-    *("test_scan_faults", "test_wheel"),
+    *("test_attacks_framing", "test_attacks_relay", "test_clients", "test_clock"),
+    *("test_cluster_long", "test_cluster_soak", "test_examples", "test_quarantine"),
+    *("test_quarantine_crash", "test_records_postgresql", "test_scan_faults", "test_wheel"),
 )
 #: Live suites that need not be alone: what they say of times has room for a machine that
 #: does other things as well.
 BESIDE = (
-    *("test_attacks_framing", "test_attacks_relay", "test_attacks_resources", "test_checkout"),
-    *("test_cluster_greylist", "test_cluster_limits", "test_daemon", "test_delivery"),
-    *("test_dkim_suite", "test_drain", "test_links", "test_manhole", "test_opendkim"),
-    *("test_records_killed", "test_scan", "test_scan_content", "test_scan_engines"),
-    *("test_spf_suite", "test_systemd", "test_vip", "test_workers"),
+    *("test_attacks_resources", "test_checkout", "test_cluster_greylist", "test_cluster_limits"),
+    *("test_daemon", "test_delivery", "test_dkim_suite", "test_drain", "test_links"),
+    *("test_manhole", "test_opendkim", "test_records_killed", "test_scan"),
+    *("test_scan_content", "test_scan_engines", "test_spf_suite", "test_systemd"),
+    *("test_vip", "test_workers"),
 )
 #: How far those stand back for whom time is nothing.
 NICE = 5
