@@ -335,6 +335,7 @@ class Spamassassin(EngineSettings):
     """
 
     address: str = option("client", "tcp:127.0.0.1:783", "Where spamd listens: unix:PATH or tcp:HOST:PORT.", "unix:/run/spamd.sock")
+    connections: int = option("count", "4", "Messages that are scanned there at once; more wait. One less than spamd's --max-children, which is 5 as shipped.")
     user: str = option("user", "", "Whose preferences are used; the daemon's default if empty.")
     weight: float = option("number", "1", "Its score, times this, is added to that of the message.")
     max_size: Octets = option("size", "512K", "Larger messages are not sent there; that is no fault of theirs.")
