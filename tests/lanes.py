@@ -37,6 +37,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .pure import ROOT, pure_tests
+from .summary import conclude
 
 __all__ = ["Lane", "lanes", "main", "run"]
 
@@ -210,11 +211,7 @@ def main(place: Path = ROOT) -> int:
     # As after Ctrl-C, the lanes are ended first.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     passed, failed = run(lanes(), len(os.sched_getaffinity(0)), place)
-    if path := os.environ.get("MAILSECURE_SUMMARY"):
-        with Path(path).open("a") as stream:
-            stream.write(f"{passed} {failed}\n")
-    print(f"{passed} passed, {failed} failed")
-    return int(bool(failed))
+    return conclude(passed, failed)
 
 
 if __name__ == "__main__":
