@@ -8,7 +8,8 @@ so.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -34,9 +35,6 @@ class _Answer(Protocol):
     async def next(self) -> tuple[str, dict[str, Any]]:
         """Return ``item`` or ``done`` with its value."""
 
-    def drop(self) -> None:
-        """Want no more of it."""
-
 
 class Asked:
     """One request, and who is asked: we ourselves by ``here``, if it is not None, and ``peers``.
@@ -60,10 +58,22 @@ class Asked:
         self._peers = peers
         self._away = away
 
-    def _answers(self) -> dict[str, _Answer]:
-        """Return the answers of all, which begin side by side; ours first."""
+    @contextmanager
+    def _answers(self) -> Iterator[dict[str, _Answer]]:
+        """Give the answers of all, which begin side by side, ours first; drop them at the end."""
         here: dict[str, _Answer] = {} if self._here is None else {self._node: _Ours(self._here)}
-        return here | {node: self._ask(node) for node in self._peers}
+        with self._asked() as questions:
+            yield {**here, **questions}
+
+    @contextmanager
+    def _asked(self) -> Iterator[dict[str, Question]]:
+        """Ask the peers, and want nothing more of them at the end, however it comes."""
+        questions = {node: self._ask(node) for node in self._peers}
+        try:
+            yield questions
+        finally:
+            for question in questions.values():
+                question.drop()
 
     def _nobody(self) -> Refusal:
         """Return the refusal where none of those asked can answer."""
@@ -74,11 +84,10 @@ class Asked:
 
     async def trace(self, send: Send) -> dict[str, Any]:
         """Send the newest of what all know."""
-        answers = self._answers()
         limit = self._arguments.get("limit", _LIMIT)
         items: dict[_Key, dict[str, Any]] = {}
         unfinished: list[float] = []
-        try:
+        with self._answers() as answers:
             for node, answer in answers.items():
                 try:
                     back = await _gathered(answer, items)
@@ -88,9 +97,6 @@ class Asked:
                 unfinished += [back] if back else []
                 # No more of them all is kept than of the last and as many again.
                 items = _newest(items, limit)
-        finally:
-            for answer in answers.values():
-                answer.drop()
         if set(answers) <= set(self._away):
             raise self._nobody()
         for item in items.values():
@@ -103,19 +109,19 @@ class Asked:
 
     async def count(self) -> dict[str, Any]:
         """Return how much all know of; what several know counts once for each."""
-        answers = self._answers()
         sums: dict[str, Counter[str]] = {"messages": Counter(), "refusals": Counter()}
         sessions, unfinished = 0, []
-        for node, answer in answers.items():
-            try:
-                _, found = await answer.next()
-            except (PeerAway, Refusal) as trouble:
-                self._miss(node, trouble)
-                continue
-            for name, counts in sums.items():
-                counts.update(found[name])
-            sessions += found["sessions"]
-            unfinished += [found["unfinished"]] if found["unfinished"] else []
+        with self._answers() as answers:
+            for node, answer in answers.items():
+                try:
+                    _, found = await answer.next()
+                except (PeerAway, Refusal) as trouble:
+                    self._miss(node, trouble)
+                    continue
+                for name, counts in sums.items():
+                    counts.update(found[name])
+                sessions += found["sessions"]
+                unfinished += [found["unfinished"]] if found["unfinished"] else []
         if set(answers) <= set(self._away):
             raise self._nobody()
         return {
@@ -136,12 +142,11 @@ class Asked:
 
     async def list(self, send: Send) -> dict[str, Any]:
         """Send what all hold, in one order."""
-        answers = self._answers()
         messages = recipients = 0
         limit = self._arguments.get("limit") or 1 << 62
         oldest_first = self._arguments.get("oldest_first") is True
         heads: dict[str, dict[str, Any]] = {}
-        try:
+        with self._answers() as answers:
             for node, answer in answers.items():
                 await self._advance(node, answer, heads)
             if set(answers) <= set(self._away):
@@ -153,9 +158,6 @@ class Asked:
                 messages += 1
                 recipients += len(item["recipients"])
                 await self._advance(node, answers[node], heads)
-        finally:
-            for answer in answers.values():
-                answer.drop()
         return {"messages": messages, "recipients": recipients, "away": self._away}
 
     async def _advance(self, node: str, answer: _Answer, heads: dict[str, dict[str, Any]]) -> None:
@@ -174,16 +176,17 @@ class Asked:
         if self._here is not None:
             done = await self._here(send)
             messages, recipients = done["messages"], done["recipients"]
-        found = messages and self._arguments.get("id")
-        questions = {} if found else {node: self._ask(node) for node in self._peers}
-        for node, question in questions.items():
-            try:
-                _, done = await question.next()
-            except (PeerAway, Refusal) as trouble:
-                self._miss(node, trouble)
-                continue
-            messages += done["messages"]
-            recipients += done["recipients"]
+        if messages and self._arguments.get("id"):
+            self._peers = []
+        with self._asked() as questions:
+            for node, question in questions.items():
+                try:
+                    _, done = await question.next()
+                except (PeerAway, Refusal) as trouble:
+                    self._miss(node, trouble)
+                    continue
+                messages += done["messages"]
+                recipients += done["recipients"]
         if messages and self._arguments.get("id"):
             self._away = {}
         return {"messages": messages, "recipients": recipients, "away": self._away}
@@ -287,6 +290,3 @@ class _Ours:
         self._wanted = wanted
         self._taker.callback(("item", item))
         await wanted
-
-    def drop(self) -> None:
-        """Forget it where it stands."""

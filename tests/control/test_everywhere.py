@@ -282,6 +282,21 @@ class EverywhereTests(SynchronousTestCase):
         self.assertEqual(done["messages"], 2)
         self.assertEqual((self.a.asked, self.b.asked), ([], []))
 
+    def test_nothing_stays_open(self):
+        """Whatever ends a request: all that was asked is dropped."""
+        wrong = ([], Refusal(Kind.USAGE, "no such argument"))
+        self.answers("quarantine.release", b=wrong, c=([], Deferred()))
+        self.answers("count", b=wrong, c=([], Deferred()))
+        self.a.results["count"] = (
+            [],
+            {"messages": {}, "refusals": {}, "sessions": 0, "unfinished": 0},
+        )
+        for request in ("quarantine.release", "count"):
+            self.assertEqual(self.refusal(request).kind, Kind.USAGE)
+            self.links.deliver()
+            self.assertIn("drop", self.links.said[-1][2])
+        self.assertTrue(all(each.over for each in self.links.listeners["a"]._asked.values()))
+
     # -- one message
 
     def test_show(self):
