@@ -51,8 +51,14 @@ PATIENT = (
 #: Live suites that need not be alone: what they say of times has room for a machine that
 #: does other things as well.
 BESIDE = (
-    *("test_attacks_resources", "test_checkout", "test_cluster_greylist", "test_cluster_limits"),
-    *("test_daemon", "test_delivery", "test_dkim_suite", "test_drain", "test_links"),
+    *(
+        "test_checkout",
+        "test_daemon",
+        "test_delivery",
+        "test_dkim_suite",
+        "test_drain",
+        "test_links",
+    ),
     *("test_manhole", "test_opendkim", "test_records_killed", "test_scan"),
     *("test_scan_content", "test_scan_engines", "test_spf_suite", "test_systemd"),
     *("test_vip", "test_workers"),

@@ -336,12 +336,6 @@ class Gateway:
         match = re.search(r"VmRSS:\s+(\d+) kB", text)
         return int(match[1]) * 1024 if match else 0
 
-    def withheld(self) -> float:
-        """Return how long its process, ready to work, has waited for a processor (seconds)."""
-        with suppress(OSError):
-            return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9
-        return 0.0
-
     def json_lines(self) -> Iterator[dict[str, Any]]:
         """Yield the log's lines as objects; only with ``[log] format = json``."""
         for line in list(self.lines):

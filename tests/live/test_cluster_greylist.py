@@ -14,7 +14,7 @@ from .harness import until
 from .wire import Wire
 
 #: Until all nodes know what happened at one: a few times what it takes.
-TOLD = 1.5
+TOLD = 0.8
 JUDGE = "10.77.0.14"
 
 

@@ -76,8 +76,7 @@ class Killed(CrashTestCase):
         for _ in range(ROUNDS):
             time.sleep(self.chance.uniform(0.1, 0.6))
             node.kill()
-            # The machine's share in it aside.
-            slowest = max(slowest, node.restart() - node.withheld())
+            slowest = max(slowest, node.restart())
         self.assert_nothing_lost(node, load)
         self.assertLess(slowest, 10)
 

@@ -470,8 +470,7 @@ class LongQueues(DeliveryTestCase):
             domains=f"example.com = {sink.route}\ndead.test = smtp://127.0.0.1:{free_port()}",
         )
         fill_spool(node.state, 100_000, "a@dead.test", time.time() - 10)
-        took = node.start()
-        self.assertLess(took - node.withheld(), 5.0)
+        self.assertLess(node.start(), 5.0)
         with self.quicker_than(5):
             self.send(node, "a@example.com")
             sink.wait(1)

@@ -24,7 +24,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from mailsecure.control.client import ask
@@ -56,9 +55,6 @@ PRIORITIES = {"a": 200, "b": 100, "c": 50}
 CLIENT, WITNESS = "client", "witness"
 _OF_SESSIONS = re.compile(r"/(smtpd|delivery)\[|/balancer\[\d+\]: [^ ]+: with ")
 DOMAIN = "example.test"
-#: Of what a busy machine withholds from the nodes, the most that excuses them (seconds): a
-#: fail-over takes less than a second in any case.
-MOST_WITHHELD = 0.5
 #: Of ``[node] user``, where a daemon is to give up root: an ordinary one.
 USER = "nobody"
 
@@ -417,8 +413,6 @@ class ClusterTestCase(LiveTestCase):
     """Tests of a cluster; a failed assertion shows its daemons' lines and the judge's record."""
 
     cluster: Cluster
-    #: By process, since :meth:`moment`.
-    _withheld: Mapping[int, float] = MappingProxyType({})
 
     def pair(self, interval: str = "100ms") -> Cluster:
         """Return two nodes with one address that tests share; all is well with them."""
@@ -462,33 +456,15 @@ class ClusterTestCase(LiveTestCase):
         """Check a fail-over that began then; the last of ``owners`` must answer now.
 
         They are all who answered since, one after another; the address was silent for at
-        most ``within`` seconds (see :meth:`given`); the network knows one owner; mail goes to it.
+        most ``within`` seconds; the network knows one owner; mail goes to it.
         """
         self.cluster.await_owner(owners[-1], address=address)
         self.assertEqual(self.cluster.deliver(address), owners[-1])
         record = self.cluster.judge.since(began)
         self.keep(record, address)
         self.assertEqual(record.owners(address), list(owners))
-        self.assertLess(record.gap(address), self.given(within))
+        self.assertLess(record.gap(address), within)
         return record
-
-    def given(self, seconds: float) -> float:
-        """Return ``seconds``, and what the machine withheld from a node since :meth:`moment`.
-
-        That is the time in which a process could go on, but others had the processors.  On a
-        machine that does nothing else it is next to nothing.
-        """
-        return seconds + min(
-            MOST_WITHHELD,
-            max(
-                (
-                    node.withheld() - self._withheld.get(node.pid, 0.0)
-                    for node in self.cluster.nodes.values()
-                    if node.runs
-                ),
-                default=0.0,
-            ),
-        )
 
     def unchanged(self, began: float, changes: Mapping[str, int], within: float = 0.2) -> Record:
         """Check that no role changed since ``began``, and that the address answered on."""
@@ -498,7 +474,7 @@ class ClusterTestCase(LiveTestCase):
         self.assertEqual(self.changes(), dict(changes))
         self.assertEqual(record.owners(ADDRESS), [best])
         self.assertEqual(record.claimants(ADDRESS), {best})
-        self.assertLess(record.gap(ADDRESS), self.given(within))
+        self.assertLess(record.gap(ADDRESS), within)
         return record
 
     def changes(self) -> dict[str, int]:
@@ -511,8 +487,6 @@ class ClusterTestCase(LiveTestCase):
 
     def moment(self) -> float:
         """Return the time (CLOCK_MONOTONIC), after the judge has seen what is before."""
-        nodes = [node for node in self.cluster.nodes.values() if node.runs]
-        self._withheld = {node.pid: node.withheld() for node in nodes}
         now = time.monotonic()
         time.sleep(0.1)
         return now
