@@ -195,7 +195,7 @@ class Gateway:
         assert self.process.stdout is not None
         self._hearing.begin(self.process.stdout)
 
-    def start(self, timeout: float = 60.0) -> float:
+    def start(self, timeout: float = 20.0) -> float:
         """Start the daemon and wait for its greeting; returns how long that took."""
         began = time.monotonic()
         self.launch()
